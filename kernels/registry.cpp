@@ -1,0 +1,46 @@
+#include "monoid/kernels/registry.h"
+
+#include <mutex>
+
+#include "monoid/core/copy.h"
+
+namespace monoid {
+
+void bind_cpu_kernels() {
+  constexpr auto on_cpu = DeviceKind::cpu;
+
+  // copy
+  kernels::copy.bind(on_cpu, cpu::copy);
+  kernels::fill.bind(on_cpu, cpu::fill);
+  kernels::accumulate.bind(on_cpu, cpu::accumulate);
+
+  // elementwise
+
+  // reduce
+
+  // matmul
+
+  // indexing (gather, embedding)
+
+  // softmax, cross-entropy
+
+  // norm
+
+  // dropout
+
+  // conv
+
+  // scan
+
+  // optim
+}
+
+void bind_kernels_once() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    bind_cpu_kernels();
+    bind_cuda_kernels();
+  });
+}
+
+}  // namespace monoid
