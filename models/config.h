@@ -1,0 +1,48 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "monoid/core/error.h"
+
+namespace monoid {
+
+/// Sees each key of a configuration once, in order: what Visitor is to a module. An empty optional is JSON's null.
+class ConfigVisitor {
+ public:
+  virtual ~ConfigVisitor() = default;
+  virtual void key(const char* name, bool& value) = 0;
+  virtual void key(const char* name, int64_t& value) = 0;
+  virtual void key(const char* name, double& value) = 0;
+  virtual void key(const char* name, std::string& value) = 0;
+  virtual void key(const char* name, std::optional<int64_t>& value) = 0;
+  virtual void key(const char* name, std::optional<bool>& value) = 0;
+  virtual void key(const char* name, std::vector<int64_t>& value) = 0;
+  virtual void key(const char* name, std::vector<std::string>& value) = 0;
+};
+
+using ConfigKeys = std::function<void(ConfigVisitor&)>;
+
+/// Overwrites the keys that the JSON object has. Text that is no JSON object, an unknown key (with the nearest known
+/// one) and a value of another type are Errors; `owner` begins their message.
+void read_config(const std::string& owner, const std::string& json, const ConfigKeys& keys);
+/// All keys as the text of a JSON object, in order.
+std::string write_config(const ConfigKeys& keys);
+
+/// For aggregates with `kType`, `visit(ConfigVisitor&)` and `validate()`.
+template <class Config>
+Config parse_config(const std::string& json) {
+  Config config;
+  read_config(Config::kType, json, [&](ConfigVisitor& visitor) { config.visit(visitor); });
+  config.validate();
+  return config;
+}
+
+template <class Config>
+std::string to_json(Config config) {
+  return write_config([&](ConfigVisitor& visitor) { config.visit(visitor); });
+}
+
+}  // namespace monoid
