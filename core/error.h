@@ -66,7 +66,8 @@ template <class... Parts>
   throw Error(str(first.text, parts...), first.site);
 }
 
-/// The candidate nearest to `word` by edit distance, for "did you mean"; empty where nothing is near.
+/// The candidate nearest to `word` by edit distance, or that begins with it, for "did you mean"; empty where nothing
+/// is near.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace monoid
