@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/norm.h"
 
 namespace monoid {
 
@@ -25,6 +26,10 @@ void bind_cpu_kernels() {
   // softmax, cross-entropy
 
   // norm
+  kernels::rms_norm.bind(on_cpu, cpu::rms_norm);
+  kernels::rms_norm_gradient.bind(on_cpu, cpu::rms_norm_gradient);
+  kernels::layer_norm.bind(on_cpu, cpu::layer_norm);
+  kernels::layer_norm_gradient.bind(on_cpu, cpu::layer_norm_gradient);
 
   // dropout
 

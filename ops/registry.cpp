@@ -28,6 +28,7 @@ const std::vector<OpEntry>& op_registry() {
     std::vector<OpEntry> all;
     for (const auto family : std::initializer_list<OpList (*)()>{
              // one line a family
+             norm_ops,
          }) {
       for (OpEntry& entry : family()) all.push_back(std::move(entry));
     }

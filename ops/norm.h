@@ -1,0 +1,24 @@
+#pragma once
+
+#include "monoid/core/tensor.h"
+
+namespace monoid {
+
+// Norms over the last axis of x: [..., channel] in, the same shape out, f32 or f64 on the CPU. Weights and biases are
+// [channel] of x's dtype and device, anything else is an Error; undefined ones are left out. The last axis of x may
+// belong to a wider packed row; only an x whose channels are not adjacent is copied. Statistics are computed in double
+// on the CPU, so that offsets and magnitudes up to the square root of the greatest double are safe.
+
+/// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, "Root mean square layer normalization", 2019). A negative
+/// eps stands for the machine epsilon of x's dtype, as in torch.nn.RMSNorm.
+Tensor rms_norm(const Tensor& x, const Tensor& weight = {}, double eps = -1);
+
+/// x / max(|x|, 1e-12) * sqrt(channel) * gamma, with |x| the Euclidean length of a row: the RMSNorm of the minGRU
+/// reference models. A zero row gives zeros, and its gradient is that of the constant divisor 1e-12.
+Tensor l2_rms_norm(const Tensor& x, const Tensor& gamma);
+
+/// (x - mean) / sqrt(variance + eps) * weight + bias, with the variance over channels, not channels - 1 (Ba, Kiros and
+/// Hinton, "Layer normalization", 2016).
+Tensor layer_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5);
+
+}  // namespace monoid

@@ -1,0 +1,49 @@
+#include "monoid/ops/norm.h"
+
+#include "monoid/ops/registry.h"
+
+namespace monoid {
+OpList norm_ops() {
+  return {
+      {"rms_norm",
+       [](SampleMaker& make) -> std::vector<OpSample> {
+         const auto weighted = [](const Tensors& in) -> Tensors { return {rms_norm(in[0], in[1])}; };
+         return {
+             {"2 x 3 x 5, weight", {make.normal({2, 3, 5}), make.normal({5})}, weighted},
+             {"no weight, eps 0.5",
+              {make.normal({3, 7})},
+              [](const Tensors& in) -> Tensors { return {rms_norm(in[0], {}, 0.5)}; }},
+             {"one channel",
+              {make.away_from_zero({4, 1}), make.normal({1})},
+              [](const Tensors& in) -> Tensors { return {rms_norm(in[0], in[1], 0.1)}; }},
+             {"one row [6]", {make.normal({6}), make.normal({6})}, weighted},
+             {"no rows", {make.normal({0, 4}), make.normal({4})}, weighted},
+         };
+       }},
+      {"l2_rms_norm",
+       [](SampleMaker& make) -> std::vector<OpSample> {
+         const auto run = [](const Tensors& in) -> Tensors { return {l2_rms_norm(in[0], in[1])}; };
+         return {
+             {"2 x 3 x 5", {make.normal({2, 3, 5}), make.normal({5})}, run},
+         };
+       }},
+      {"layer_norm",
+       [](SampleMaker& make) -> std::vector<OpSample> {
+         const auto full = [](const Tensors& in) -> Tensors { return {layer_norm(in[0], in[1], in[2])}; };
+         return {
+             {"2 x 3 x 5, weight and bias", {make.normal({2, 3, 5}), make.normal({5}), make.normal({5})}, full},
+             {"weight only",
+              {make.normal({3, 4}), make.normal({4})},
+              [](const Tensors& in) -> Tensors { return {layer_norm(in[0], in[1])}; }},
+             {"bias only, eps 0.5",
+              {make.normal({3, 4}), make.normal({4})},
+              [](const Tensors& in) -> Tensors { return {layer_norm(in[0], {}, in[1], 0.5)}; }},
+             {"neither", {make.normal({3, 6})}, [](const Tensors& in) -> Tensors { return {layer_norm(in[0])}; }},
+             {"one channel", {make.normal({3, 1}), make.normal({1}), make.normal({1})}, full},
+             {"no rows", {make.normal({0, 4}), make.normal({4}), make.normal({4})}, full},
+         };
+       }},
+  };
+}
+
+}  // namespace monoid
