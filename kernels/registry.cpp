@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
 
 namespace monoid {
@@ -20,6 +21,7 @@ void bind_cpu_kernels() {
   // reduce
 
   // matmul
+  kernels::matmul.bind(on_cpu, cpu::matmul);
 
   // indexing (gather, embedding)
 

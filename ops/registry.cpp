@@ -29,6 +29,7 @@ const std::vector<OpEntry>& op_registry() {
     for (const auto family : std::initializer_list<OpList (*)()>{
              // one line a family
              norm_ops,
+             matmul_ops,
          }) {
       for (OpEntry& entry : family()) all.push_back(std::move(entry));
     }

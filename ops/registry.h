@@ -46,5 +46,6 @@ const std::vector<OpEntry>& op_registry();
 // One list a family, in ops/registry/<family>.cpp.
 using OpList = std::vector<OpEntry>;
 OpList norm_ops();
+OpList matmul_ops();
 
 }  // namespace monoid

@@ -1,0 +1,93 @@
+#include "monoid/ops/matmul.h"
+
+#include "monoid/core/tape.h"
+#include "monoid/kernels/matmul.h"
+
+namespace monoid {
+namespace {
+
+// The same memory with leading axes of extent 1, as the kernel wants its operands.
+Tensor with_rank(const Tensor& x, int rank) {
+  Shape shape;
+  Strides strides;
+  for (int axis = x.rank(); axis < rank; ++axis) {
+    shape.push_back(1);
+    strides.push_back(0);
+  }
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    shape.push_back(x.size(axis));
+    strides.push_back(x.strides()[axis]);
+  }
+  return x.as_strided(shape, strides, x.offset());
+}
+
+Tensor transposed(const Tensor& x) {
+  Shape shape = x.shape();
+  Strides strides = x.strides();
+  std::swap(shape[-1], shape[-2]);
+  std::swap(strides[-1], strides[-2]);
+  return x.as_strided(shape, strides, x.offset());
+}
+
+// sum of a b into a tensor of `shape`, over the leading axes that `shape` lacks or has with extent 1.
+Tensor product(const Tensor& a, const Tensor& b, const Shape& shape, const Tensor& bias = {}) {
+  const int rank = std::max(a.rank(), b.rank());
+  Shape aligned = shape;
+  while (aligned.rank() < rank) aligned = aligned.inserted(0, 1);
+  Tensor c = Tensor::empty(aligned, a.dtype(), a.device());
+  kernels::matmul(with_rank(a, rank), with_rank(b, rank), bias, c);
+  return c.view(shape);
+}
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  check_defined("matmul", "the left operand", a);
+  check_defined("matmul", "the right operand", b);
+  check_same_device_and_dtype("matmul", a, b);
+  check(a.rank() >= 2 && b.rank() >= 2, "matmul: wants matrices, got ", describe(a), " and ", describe(b),
+        "; unsqueeze() a vector to say whether it is a row or a column");
+  check(a.size(-1) == b.size(-2), "matmul: ", describe(a), " has ", a.size(-1), " columns but ", describe(b), " has ",
+        b.size(-2), " rows; transpose() one of them?");
+  const auto batch = [](const Tensor& x) { return x.shape().without(-1).without(-1); };
+  Shape shape = broadcast_shapes("matmul", batch(a), batch(b));
+  shape.push_back(a.size(-2));
+  shape.push_back(b.size(-1));
+  const Tensor c = product(a, b, shape);
+  Tape::record("matmul", {a, b}, {c}, [a, b](const Tensors& dc) -> Tensors {
+    return {a.requires_grad() ? product(dc[0], transposed(b), a.shape()) : Tensor(),
+            b.requires_grad() ? product(transposed(a), dc[0], b.shape()) : Tensor()};
+  });
+  return c;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_defined("linear", "the input", x);
+  check_defined("linear", "the weight", weight);
+  check_same_device_and_dtype("linear", x, weight);
+  check(weight.rank() == 2, "linear: weight is ", describe(weight), ", wanted [out, in]");
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear: input is ", describe(x), ", wanted [..., ",
+        weight.size(1), "] for weight ", describe(weight));
+  if (bias.defined()) {
+    check_same_device_and_dtype("linear", x, bias);
+    check_shape("linear", "bias", bias, {weight.size(0)});
+  }
+  const Tensor rows = with_rank(x, 2);
+  const Tensor y = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)), bias)
+                       .view(x.shape().with(-1, weight.size(0)));
+  Tape::record("linear", {x, weight, bias}, {y}, [x, rows, weight, bias](const Tensors& output_gradients) -> Tensors {
+    const Tensor dy = with_rank(output_gradients[0], 2);
+    Tensors gradients(3);
+    if (x.requires_grad()) gradients[0] = product(dy, weight, rows.shape()).view(x.shape());
+    if (weight.requires_grad()) gradients[1] = product(transposed(dy), rows, weight.shape());
+    if (bias.requires_grad()) {
+      // Column sums are the product with a row of ones.
+      const Tensor ones = Tensor::ones(dy.shape().with(-1, dy.size(-2)).with(-2, 1), dy.dtype(), dy.device());
+      gradients[2] = product(ones, dy, {1, bias.size(0)}).view(bias.shape());
+    }
+    return gradients;
+  });
+  return y;
+}
+
+}  // namespace monoid
