@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+// The monoids behind the scans. An element is what one time step does to a state; combine(left, right) is "left, then
+// right" and is associative, so that a stretch of time can be summarised before the state that enters it is known.
+// Every struct here is plain data that the host and the device share:
+//
+//   T advance(T state)               what the element does to a state
+//   static M identity()              the element that does nothing
+//   M combine(M left, M right)       one element for both, left first
+//
+// nvcc wants to be told which functions run on the device; this is the only macro of the project.
+#if defined(__CUDACC__)
+#define MONOID_HOST_DEVICE __host__ __device__
+#else
+#define MONOID_HOST_DEVICE
+#endif
+
+namespace monoid {
+
+// ---------------------------------------------------------------------------------------------------------- affine
+
+/// h -> a h + b.
+template <class T>
+struct Affine {
+  T a, b;
+
+  MONOID_HOST_DEVICE static constexpr Affine identity() { return {T(1), T(0)}; }
+  MONOID_HOST_DEVICE constexpr T advance(T h) const { return a * h + b; }
+  MONOID_HOST_DEVICE friend constexpr Affine combine(const Affine& left, const Affine& right) {
+    return {right.a * left.a, right.a * left.b + right.b};
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------ log-affine
+
+/// The scalar functions a monoid needs; a backend puts its own in place.
+struct StandardMath {
+  template <class T>
+  MONOID_HOST_DEVICE static T exp(T x) {
+    return std::exp(x);
+  }
+  template <class T>
+  MONOID_HOST_DEVICE static T log1p(T x) {
+    return std::log1p(x);
+  }
+};
+
+/// log(exp(x) + exp(y)). Equal arguments are their own case: infinities of one sign must not meet as inf - inf.
+template <class Math = StandardMath, class T>
+MONOID_HOST_DEVICE inline T logaddexp(T x, T y) {
+  const T apart = x == y ? T(0) : (x > y ? y - x : x - y);
+  return (x > y ? x : y) + Math::log1p(Math::exp(apart));
+}
+
+/// log h -> log(exp(log_a + log h) + exp(log_b)): Affine for positive numbers, in logarithms; -inf stands for 0.
+template <class T, class Math = StandardMath>
+struct LogAffine {
+  T log_a, log_b;
+
+  MONOID_HOST_DEVICE static constexpr LogAffine identity() { return {T(0), -std::numeric_limits<T>::infinity()}; }
+  MONOID_HOST_DEVICE T advance(T log_h) const { return logaddexp<Math>(log_a + log_h, log_b); }
+  MONOID_HOST_DEVICE friend LogAffine combine(const LogAffine& left, const LogAffine& right) {
+    return {left.log_a + right.log_a, right.advance(left.log_b)};
+  }
+};
+
+// ------------------------------------------------------------------------------------------- gates and convex maps
+
+/// A gate z in [0, 1] held by the smaller of z and 1 - z. That one has full relative precision, while 1 - z rounded
+/// to T does not: at z = 6e-6 in f32 it would put the decay off by 0.5%, at every step in the same direction.
+template <class T>
+struct MinorGate {
+  T minor;
+  bool open;  // z > 1/2: minor is 1 - z
+
+  /// (1 - z) h + z v, by the form that does not cancel.
+  MONOID_HOST_DEVICE constexpr T blend(T h, T v) const { return (open ? -minor : minor) * (v - h) + (open ? v : h); }
+  /// (1 - z) x and z x.
+  MONOID_HOST_DEVICE constexpr T keep(T x) const { return open ? minor * x : x - minor * x; }
+  MONOID_HOST_DEVICE constexpr T take(T x) const { return open ? x - minor * x : minor * x; }
+};
+
+/// One step of a gated average: h -> (1 - z) h + z value.
+template <class T>
+struct GatedStep {
+  MinorGate<T> gate;
+  T value;
+
+  MONOID_HOST_DEVICE constexpr T advance(T h) const { return gate.blend(h, value); }
+};
+
+/// Its adjoint: delta -> (1 - z) (delta + input).
+template <class T>
+struct GatedAdjoint {
+  MinorGate<T> gate;
+  T input;
+
+  MONOID_HOST_DEVICE constexpr T advance(T delta) const { return gate.keep(delta + input); }
+};
+
+/// h -> keep h + add where keep = 1 - lose comes from gates: any run of gated steps or of their adjoints. Both keep and
+/// lose are carried, so that slow decay (lose small) and fast decay (keep small) stay equally precise.
+template <class T>
+struct GatedRun {
+  T keep, lose, add;
+
+  MONOID_HOST_DEVICE static constexpr GatedRun identity() { return {T(1), T(0), T(0)}; }
+  MONOID_HOST_DEVICE constexpr T advance(T h) const { return lose > T(0.5) ? keep * h + add : (h - lose * h) + add; }
+  MONOID_HOST_DEVICE friend constexpr GatedRun combine(const GatedRun& left, const GatedRun& right) {
+    return {left.keep * right.keep, left.lose + left.keep * right.lose, right.advance(left.add)};
+  }
+  /// combine(left, a single step), without rounding the step to a run first.
+  template <class Step>
+  MONOID_HOST_DEVICE friend constexpr GatedRun combine(const GatedRun& left, const Step& step) {
+    return {step.gate.keep(left.keep), step.gate.blend(left.lose, T(1)), step.advance(left.add)};
+  }
+};
+
+}  // namespace monoid
