@@ -5,6 +5,7 @@
 #include "monoid/core/copy.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
+#include "monoid/kernels/scan.h"
 
 namespace monoid {
 
@@ -38,6 +39,14 @@ void bind_cpu_kernels() {
   // conv
 
   // scan
+  kernels::linear_scan.bind(on_cpu, cpu::linear_scan);
+  kernels::linear_scan_gradient.bind(on_cpu, cpu::linear_scan_gradient);
+  kernels::log_scan.bind(on_cpu, cpu::log_scan);
+  kernels::log_scan_gradient.bind(on_cpu, cpu::log_scan_gradient);
+  kernels::min_gru_scan.bind(on_cpu, cpu::min_gru_scan);
+  kernels::min_gru_scan_gradient.bind(on_cpu, cpu::min_gru_scan_gradient);
+  kernels::min_lstm_scan.bind(on_cpu, cpu::min_lstm_scan);
+  kernels::min_lstm_scan_gradient.bind(on_cpu, cpu::min_lstm_scan_gradient);
 
   // optim
 }

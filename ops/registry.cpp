@@ -30,6 +30,7 @@ const std::vector<OpEntry>& op_registry() {
              // one line a family
              norm_ops,
              matmul_ops,
+             scan_ops,
          }) {
       for (OpEntry& entry : family()) all.push_back(std::move(entry));
     }

@@ -47,5 +47,6 @@ const std::vector<OpEntry>& op_registry();
 using OpList = std::vector<OpEntry>;
 OpList norm_ops();
 OpList matmul_ops();
+OpList scan_ops();
 
 }  // namespace monoid
