@@ -45,8 +45,10 @@ const std::vector<OpEntry>& op_registry();
 
 // One list a family, in ops/registry/<family>.cpp.
 using OpList = std::vector<OpEntry>;
+OpList cross_entropy_ops();
 OpList norm_ops();
 OpList matmul_ops();
 OpList scan_ops();
+OpList softmax_ops();
 
 }  // namespace monoid
