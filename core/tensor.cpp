@@ -83,7 +83,7 @@ Tensor Tensor::as_strided(const Shape& shape, const Strides& strides, int64_t of
   view->offset = offset;
   view->elements = shape.elements();
   view->dtype = dtype();
-  view->contiguous = is_row_major(shape, strides);
+  view->contiguous = view->elements == 0 || is_row_major(shape, strides);
   return Tensor(std::move(view));
 }
 
