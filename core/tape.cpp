@@ -25,6 +25,12 @@ Tape::~Tape() { current_tape = enclosing_; }
 
 Tape* Tape::current() { return current_tape; }
 
+std::vector<const char*> Tape::ops() const {
+  std::vector<const char*> names;
+  for (const Node& node : nodes_) names.push_back(node.op);
+  return names;
+}
+
 bool Tape::records(std::initializer_list<Tensor> inputs) {
   return current_tape && std::any_of(inputs.begin(), inputs.end(), [](const Tensor& x) { return x.requires_grad(); });
 }

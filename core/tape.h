@@ -39,6 +39,8 @@ class Tape {
   void backward(const Tensors& outputs, const Tensors& cotangents);
 
   size_t size() const { return nodes_.size(); }
+  /// Names of the recorded ops, oldest first.
+  std::vector<const char*> ops() const;
   /// Makes every backward throw at the first gradient that is not finite, naming the op. Slow; for finding NaNs.
   void check_finite(bool value) { check_finite_ = value; }
 
