@@ -8,7 +8,7 @@ namespace {
 
 // A path from the source root on: "ops/scan.cpp", not where the tree happened to be built.
 std::string_view short_path(std::string_view path) {
-  for (std::string_view room : {"core/", "kernels/", "ops/", "layers/", "models/", "tools/", "tests/"}) {
+  for (std::string_view room : {"tests/", "core/", "kernels/", "ops/", "layers/", "models/", "tools/"}) {
     const size_t at = path.rfind(room);
     if (at != std::string_view::npos && (at == 0 || path[at - 1] == '/')) return path.substr(at);
   }
