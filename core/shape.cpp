@@ -13,7 +13,9 @@ Shape::Shape(std::span<const int64_t> extents) : rank_(static_cast<int>(extents.
 
 int64_t Shape::elements() const {
   int64_t product = 1;
-  for (int64_t extent : *this) product *= extent;
+  bool overflows = false;
+  for (int64_t extent : *this) overflows |= __builtin_mul_overflow(product, extent, &product);
+  check(!overflows, "shape: ", *this, " has more elements than 64 bits count");
   return product;
 }
 
@@ -61,7 +63,8 @@ Strides contiguous_strides(const Shape& shape) {
   int64_t step = 1;
   for (int axis = shape.rank() - 1; axis >= 0; --axis) {
     strides[axis] = step;
-    step *= std::max<int64_t>(shape[axis], 1);
+    const bool overflows = __builtin_mul_overflow(step, std::max<int64_t>(shape[axis], 1), &step);
+    check(!overflows, "shape: the strides of ", shape, " do not fit 64 bits");
   }
   return strides;
 }

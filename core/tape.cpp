@@ -144,7 +144,7 @@ void Tape::backward(const Tensors& outputs, const Tensors& cotangents) {
   }
   for (auto& [leaf, slot] : leaves_) {
     Tensor gradient = std::move(slots_[static_cast<size_t>(slot)].gradient);
-    if (gradient.defined()) leaf.accumulate_grad(gradient);
+    if (gradient.defined()) leaf.accumulate_grad(std::move(gradient));
   }
   slots_.clear();
   leaves_.clear();

@@ -1,5 +1,6 @@
 #include "monoid/core/tensor.h"
 
+#include <limits>
 #include <ostream>
 
 #include "monoid/core/copy.h"
@@ -9,6 +10,7 @@ namespace monoid {
 namespace {
 
 bool is_row_major(const Shape& shape, const Strides& strides) {
+  if (shape.elements() == 0) return true;
   int64_t step = 1;
   for (int axis = shape.rank() - 1; axis >= 0; --axis) {
     if (shape[axis] != 1 && strides[axis] != step) return false;
@@ -33,6 +35,8 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   impl->strides = contiguous_strides(shape);
   impl->elements = shape.elements();
   impl->dtype = dtype;
+  const auto most = std::numeric_limits<int64_t>::max() / static_cast<int64_t>(size_of(dtype));
+  check(impl->elements <= most, "tensor: ", dtype, shape, " has more bytes than 64 bits count");
   impl->storage = std::make_shared<Storage>(static_cast<size_t>(impl->elements) * size_of(dtype), device);
   return Tensor(std::move(impl));
 }
@@ -165,7 +169,7 @@ void Tensor::set_grad(const Tensor& grad) {
   impl().grad = grad.impl_;
 }
 
-void Tensor::accumulate_grad(const Tensor& gradient) {
+void Tensor::accumulate_grad(Tensor gradient) {
   check_shape("accumulate_grad", "gradient", gradient, shape());
   if (impl().grad) {
     Tensor total(impl().grad);

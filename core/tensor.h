@@ -96,7 +96,8 @@ class Tensor {
   Tensor grad() const;
   void set_grad(const Tensor& grad);
   void clear_grad() { set_grad({}); }
-  void accumulate_grad(const Tensor& gradient);
+  /// Adds to grad(). A gradient that nobody else holds is taken over without a copy: move it in.
+  void accumulate_grad(Tensor gradient);
   /// The same data without the tape.
   Tensor detach() const;
 
