@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
 
@@ -15,8 +17,10 @@ namespace {
 
 int default_threads() {
   if (const char* wanted = std::getenv("MONOID_NUM_THREADS")) {
-    const int count = std::atoi(wanted);
-    check(count >= 1, "MONOID_NUM_THREADS: '", wanted, "' is not a number of threads; use 1 or more");
+    int count = 0;
+    const char* end = wanted + std::strlen(wanted);
+    const bool is_number = std::from_chars(wanted, end, count).ptr == end;
+    check(is_number && count >= 1, "MONOID_NUM_THREADS: '", wanted, "' is not a number of threads; use 1 or more");
     return count;
   }
   return omp_get_max_threads();
