@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/conv.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/reduce.h"
@@ -39,6 +40,8 @@ void bind_cpu_kernels() {
   // dropout
 
   // conv
+  kernels::causal_conv.bind(on_cpu, cpu::causal_conv);
+  kernels::causal_conv_gradient.bind(on_cpu, cpu::causal_conv_gradient);
 
   // scan
   kernels::linear_scan.bind(on_cpu, cpu::linear_scan);

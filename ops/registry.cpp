@@ -33,6 +33,7 @@ const std::vector<OpEntry>& op_registry() {
              scan_ops,
              reduce_ops,
              shape_ops,
+             conv_ops,
          }) {
       for (OpEntry& entry : family()) all.push_back(std::move(entry));
     }

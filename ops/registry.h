@@ -50,5 +50,6 @@ OpList matmul_ops();
 OpList scan_ops();
 OpList reduce_ops();
 OpList shape_ops();
+OpList conv_ops();
 
 }  // namespace monoid
