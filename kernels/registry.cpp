@@ -4,10 +4,12 @@
 
 #include "monoid/core/copy.h"
 #include "monoid/kernels/conv.h"
+#include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/reduce.h"
 #include "monoid/kernels/scan.h"
+#include "monoid/kernels/softmax.h"
 
 namespace monoid {
 
@@ -30,6 +32,13 @@ void bind_cpu_kernels() {
   // indexing (gather, embedding)
 
   // softmax, cross-entropy
+  kernels::softmax.bind(on_cpu, cpu::softmax);
+  kernels::softmax_gradient.bind(on_cpu, cpu::softmax_gradient);
+  kernels::log_softmax.bind(on_cpu, cpu::log_softmax);
+  kernels::log_softmax_gradient.bind(on_cpu, cpu::log_softmax_gradient);
+  kernels::cross_entropy.bind(on_cpu, cpu::cross_entropy);
+  kernels::cross_entropy_total.bind(on_cpu, cpu::cross_entropy_total);
+  kernels::cross_entropy_gradient.bind(on_cpu, cpu::cross_entropy_gradient);
 
   // norm
   kernels::rms_norm.bind(on_cpu, cpu::rms_norm);

@@ -71,4 +71,20 @@ State State::load(const std::filesystem::path& path, Device device) {
   return state;
 }
 
+Tensor StateUpdate::before(const std::string& name, const Shape& wanted) const {
+  return state_ && !state_->empty() ? state_->get(owner_, name, wanted) : Tensor();
+}
+
+void StateUpdate::after(const std::string& name, const Tensor& value) {
+  if (state_) next_.set(name, value);
+}
+
+void StateUpdate::commit() {
+  if (!state_) return;
+  for (const NamedTensor& entry : state_->tensors())
+    check(next_.find(entry.name).defined(), owner_, ": the state also holds '", entry.name,
+          "', which this model does not have; it is another model's");
+  *state_ = std::move(next_);
+}
+
 }  // namespace monoid

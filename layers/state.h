@@ -42,4 +42,21 @@ class State {
   std::vector<NamedTensor> tensors_;
 };
 
+/// One forward's use of a state: reads what was there, collects what comes after, and puts it in place only when the
+/// forward is through, so that an error leaves the state as it was. Without a state nothing is read or kept.
+class StateUpdate {
+ public:
+  StateUpdate(std::string_view owner, State* state) : owner_(owner), state_(state) {}
+
+  /// The tensor the last call left, which must have the wanted shape; undefined on a fresh start.
+  Tensor before(const std::string& name, const Shape& wanted) const;
+  void after(const std::string& name, const Tensor& value);
+  void commit();
+
+ private:
+  std::string owner_;
+  State* state_;
+  State next_;
+};
+
 }  // namespace monoid

@@ -9,6 +9,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+
 // Takes the known keys out of an object. What a value must be is said once, by the type it is read into.
 class Reader : public ConfigVisitor {
  public:
@@ -132,6 +134,19 @@ std::string write_config(const ConfigKeys& keys) {
   Writer writer;
   keys(writer);
   return writer.object.dump(2);
+}
+
+void check_range(const char* owner, const char* key, int64_t value, int64_t low) {
+  check(value >= low && value <= kLargest, owner, ": ", key, " is ", value, ", wanted ", low, " to ", kLargest);
+}
+
+void check_width(const char* owner, const char* formula, double value) {
+  check(value >= 1 && value <= static_cast<double>(kLargest), owner, ": ", formula, " is ", value, ", wanted 1 to ",
+        kLargest);
+}
+
+void check_probability(const char* owner, const char* key, double value) {
+  check(value >= 0 && value < 1, owner, ": ", key, " is ", value, ", wanted 0 <= ", key, " < 1");
 }
 
 }  // namespace monoid

@@ -31,6 +31,14 @@ void read_config(const std::string& owner, const std::string& json, const Config
 /// All keys as the text of a JSON object, in order.
 std::string write_config(const ConfigKeys& keys);
 
+// Range checks for `validate()`: each Error names the model, the key and its value.
+/// An integer of at least `low` and less than 2^31.
+void check_range(const char* owner, const char* key, int64_t value, int64_t low);
+/// A width computed from other keys, before it is cut to an integer: at least 1 and less than 2^31.
+void check_width(const char* owner, const char* formula, double value);
+/// 0 <= value < 1.
+void check_probability(const char* owner, const char* key, double value);
+
 /// For aggregates with `kType`, `visit(ConfigVisitor&)` and `validate()`.
 template <class Config>
 Config parse_config(const std::string& json) {

@@ -28,9 +28,11 @@ const std::vector<OpEntry>& op_registry() {
     std::vector<OpEntry> all;
     for (const auto family : std::initializer_list<OpList (*)()>{
              // one line a family
+             cross_entropy_ops,
              norm_ops,
              matmul_ops,
              scan_ops,
+             softmax_ops,
              reduce_ops,
              shape_ops,
              conv_ops,

@@ -45,9 +45,11 @@ const std::vector<OpEntry>& op_registry();
 
 // One list a family, in ops/registry/<family>.cpp.
 using OpList = std::vector<OpEntry>;
+OpList cross_entropy_ops();
 OpList norm_ops();
 OpList matmul_ops();
 OpList scan_ops();
+OpList softmax_ops();
 OpList reduce_ops();
 OpList shape_ops();
 OpList conv_ops();

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "monoid/core/random.h"
+
+namespace monoid {
+
+// Trained tensors at their random start: f32 on the CPU, so that one seed gives the same model everywhere.
+
+/// Uniform in [-bound, bound).
+Tensor uniform_parameter(const Shape& shape, double bound, Generator& init);
+/// Uniform in +-1/sqrt(fan_in): PyTorch's default for Linear and Conv, weight and bias (kaiming_uniform, a = sqrt 5).
+Tensor fan_in_parameter(const Shape& shape, int64_t fan_in, Generator& init);
+Tensor normal_parameter(const Shape& shape, double deviation, Generator& init);
+Tensor constant_parameter(const Shape& shape, double value);
+
+/// Whether an affine layer adds a learned vector.
+enum class Bias { none, learned };
+
+}  // namespace monoid

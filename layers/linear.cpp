@@ -1,0 +1,18 @@
+#include "monoid/layers/linear.h"
+
+#include "monoid/ops/matmul.h"
+
+namespace monoid {
+
+Linear::Linear(int64_t in, int64_t out, Bias bias, Generator& init) : weight_(fan_in_parameter({out, in}, in, init)) {
+  if (bias == Bias::learned) bias_ = fan_in_parameter({out}, in, init);
+}
+
+Tensor Linear::forward(const Tensor& x) const { return linear(x, weight_, bias_); }
+
+void Linear::visit(Visitor& visitor) {
+  visitor.parameter("weight", weight_);
+  if (bias_.defined()) visitor.parameter("bias", bias_);
+}
+
+}  // namespace monoid

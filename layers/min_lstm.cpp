@@ -1,0 +1,23 @@
+#include "monoid/layers/min_lstm.h"
+
+#include "monoid/ops/scan.h"
+
+namespace monoid {
+
+MinLstm::MinLstm(const MinRnnOptions& options, Generator& init)
+    : to_hidden_and_f_i_gate_(options.channels, 3 * options.inner, options.bias, init) {
+  if (options.project_out.value_or(options.inner != options.channels))
+    to_out_.emplace(options.inner, options.channels, Bias::none, init);
+}
+
+OutputAndState MinLstm::forward(const Tensor& x, const Tensor& initial) const {
+  const ScanResult scan = min_lstm_scan(to_hidden_and_f_i_gate_.forward(x), initial);
+  return {to_out_ ? to_out_->forward(scan.states) : scan.states, scan.final};
+}
+
+void MinLstm::visit(Visitor& visitor) {
+  visitor.child("to_hidden_and_f_i_gate", to_hidden_and_f_i_gate_);
+  if (to_out_) visitor.child("to_out", *to_out_);
+}
+
+}  // namespace monoid

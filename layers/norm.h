@@ -1,0 +1,46 @@
+#pragma once
+
+#include "monoid/layers/init.h"
+#include "monoid/layers/module.h"
+
+namespace monoid {
+
+/// x / sqrt(mean(x^2) + eps) * weight over the last axis. eps < 0: the machine epsilon of x's dtype, as in PyTorch.
+class RmsNorm : public Module {
+ public:
+  explicit RmsNorm(int64_t channels, double eps = -1);
+
+  Tensor forward(const Tensor& x) const;
+  void visit(Visitor& visitor) override;
+
+ private:
+  Tensor weight_;
+  double eps_;
+};
+
+/// x / max(||x||, 1e-12) * sqrt(channels) * gamma over the last axis.
+class L2RmsNorm : public Module {
+ public:
+  explicit L2RmsNorm(int64_t channels);
+
+  Tensor forward(const Tensor& x) const;
+  void visit(Visitor& visitor) override;
+
+ private:
+  Tensor gamma_;
+};
+
+/// (x - mean) / sqrt(variance + eps) * weight + bias over the last axis; the bias is optional.
+class LayerNorm : public Module {
+ public:
+  explicit LayerNorm(int64_t channels, Bias bias = Bias::learned, double eps = 1e-5);
+
+  Tensor forward(const Tensor& x) const;
+  void visit(Visitor& visitor) override;
+
+ private:
+  Tensor weight_, bias_;
+  double eps_;
+};
+
+}  // namespace monoid

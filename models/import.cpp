@@ -1,0 +1,104 @@
+#include "monoid/models/import.h"
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include "monoid/models/import_tables.h"
+
+namespace monoid {
+namespace {
+
+// Matches a name against a pattern and returns what the stars stood for, then the rest below a trailing dot.
+std::optional<std::vector<std::string>> match(std::string_view pattern, std::string_view name) {
+  std::vector<std::string> captured;
+  while (!pattern.empty()) {
+    if (name.empty()) return std::nullopt;
+    if (pattern.front() == '*') {
+      const std::string_view part = name.substr(0, name.find('.'));
+      captured.emplace_back(part);
+      name.remove_prefix(part.size());
+    } else if (pattern.front() == name.front()) {
+      name.remove_prefix(1);
+      if (pattern == ".") {
+        captured.emplace_back(name);
+        name = {};
+      }
+    } else {
+      return std::nullopt;
+    }
+    pattern.remove_prefix(1);
+  }
+  if (!name.empty()) return std::nullopt;
+  return captured;
+}
+
+std::string fill_in(const std::string& pattern, const std::vector<std::string>& captured) {
+  std::string name;
+  size_t next = 0;
+  for (const char character : pattern) name += character == '*' ? captured.at(next++) : std::string(1, character);
+  if (pattern.ends_with('.')) name += captured.at(next);
+  return name;
+}
+
+using Side = std::string ImportRule::*;
+
+// The renamed tensor and the rule that did it; nullptr if none matched.
+std::pair<std::string, const ImportRule*> rename(const ImportTable& table, const std::string& name, Side from,
+                                                 Side to) {
+  for (const ImportRule& rule : table.rules) {
+    if (const auto captured = match(rule.*from, name)) return {fill_in(rule.*to, *captured), &rule};
+  }
+  return {name, nullptr};
+}
+
+}  // namespace
+
+std::vector<std::string> import_sources() {
+  std::vector<std::string> sources;
+  for (const ImportTable& table : import_tables()) sources.push_back(table.source);
+  return sources;
+}
+
+const ImportTable& import_table(const std::string& source) {
+  const auto& tables = import_tables();
+  const auto found =
+      std::find_if(tables.begin(), tables.end(), [&](const auto& table) { return table.source == source; });
+  if (found == tables.end()) {
+    std::string known;
+    for (const std::string& name : import_sources()) known += "\n  " + name;
+    fail("import: unknown source '", source, "'; the known ones are", known);
+  }
+  return *found;
+}
+
+std::map<std::string, Tensor> import_tensors(const ImportTable& table, const std::map<std::string, Tensor>& reference) {
+  std::map<std::string, Tensor> ours;
+  for (const auto& [name, tensor] : reference) {
+    const bool is_ignored = std::any_of(table.ignored.begin(), table.ignored.end(),
+                                        [&](const std::string& pattern) { return match(pattern, name).has_value(); });
+    if (is_ignored) continue;
+    const auto [renamed, rule] = rename(table, name, &ImportRule::reference, &ImportRule::ours);
+    Tensor value = tensor;
+    if (rule && rule->unit_axis >= 0) {
+      check(tensor.rank() > rule->unit_axis && tensor.size(rule->unit_axis) == 1, "import: ", name, " is ",
+            describe(tensor), ", wanted an extent of 1 at axis ", rule->unit_axis);
+      value = tensor.view(tensor.shape().without(rule->unit_axis));
+    }
+    check(ours.emplace(renamed, value).second, "import: two tensors of ", table.source, " become '", renamed, "'");
+  }
+  return ours;
+}
+
+std::map<std::string, Tensor> export_tensors(const ImportTable& table, const std::vector<NamedTensor>& ours) {
+  std::map<std::string, Tensor> reference;
+  for (const auto& [name, tensor] : ours) {
+    const auto [renamed, rule] = rename(table, name, &ImportRule::ours, &ImportRule::reference);
+    check(rule, "export: ", table.source, " has no name for '", name, "'");
+    const bool has_unit_axis = rule->unit_axis >= 0;
+    reference[renamed] = has_unit_axis ? tensor.view(tensor.shape().inserted(rule->unit_axis, 1)) : tensor;
+  }
+  return reference;
+}
+
+}  // namespace monoid

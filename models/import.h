@@ -1,0 +1,37 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "monoid/layers/module.h"
+
+namespace monoid {
+
+/// How one family of parameter names is called here. `*` stands for one number between dots, the same on both sides.
+/// Names that end in a dot match everything below them. The first rule that matches decides.
+struct ImportRule {
+  std::string reference;
+  std::string ours;
+  int unit_axis = -1;  // an axis of extent 1 that only the reference has, such as a depthwise weight's [out, 1, kernel]
+};
+
+/// The names of one reference implementation.
+struct ImportTable {
+  std::string source;  // "lucidrains/minGRU-pytorch minLM"
+  std::string model;   // our catalog name; empty for a layer
+  std::vector<ImportRule> rules;
+  std::vector<std::string> ignored;  // patterns of buffers and unused parameters there that have no place here
+};
+
+std::vector<std::string> import_sources();
+/// An unknown source is an Error that lists the known ones.
+const ImportTable& import_table(const std::string& source);
+
+/// Renames a reference's tensors to ours, ready for load_state_dict. A name that no rule knows stays as it is, so that
+/// the strict load lists it.
+std::map<std::string, Tensor> import_tensors(const ImportTable& table, const std::map<std::string, Tensor>& reference);
+/// The way back: our names and shapes to the reference's.
+std::map<std::string, Tensor> export_tensors(const ImportTable& table, const std::vector<NamedTensor>& ours);
+
+}  // namespace monoid

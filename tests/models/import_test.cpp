@@ -1,0 +1,73 @@
+#include "monoid/models/import.h"
+
+#include "monoid/core/random.h"
+#include "monoid/tests/support/catch.h"
+#include "monoid/tests/support/compare.h"
+
+namespace monoid {
+namespace {
+
+const std::string kMinLm = "lucidrains/minGRU-pytorch minLM";
+
+struct Renamed {
+  std::string reference, ours;
+  Shape reference_shape, our_shape;
+};
+
+std::map<std::string, Tensor> tensors(const std::vector<std::pair<std::string, Shape>>& entries) {
+  Generator generator(1);
+  std::map<std::string, Tensor> made;
+  for (const auto& [name, shape] : entries) made[name] = random_normal(shape, generator);
+  return made;
+}
+
+}  // namespace
+
+TEST_CASE("minLM's parameters are found under the reference's names and shapes, and go back to them", "[import]") {
+  const ImportTable& table = import_table(kMinLm);
+  for (const Renamed& pair : std::vector<Renamed>{
+           {"token_emb.weight", "embedding.weight", {5, 2}, {5, 2}},
+           {"layers.10.0.net.0.weight", "layers.10.conv.depthwise.weight", {2, 1, 3}, {2, 3}},
+           {"layers.10.0.net.0.bias", "layers.10.conv.depthwise.bias", {2}, {2}},
+           {"layers.10.0.net.1.weight", "layers.10.conv.pointwise.weight", {2, 2, 1}, {2, 2}},
+           {"layers.10.2.to_hidden_and_gate.weight", "layers.10.mixer.to_hidden_and_gate.weight", {6, 2}, {6, 2}},
+           {"layers.3.4.2.bias", "layers.3.feed_forward.down.bias", {2}, {2}},
+           {"layers.3.1.weight", "layers.3.mixer_norm.weight", {2}, {2}},
+           {"norm.weight", "norm.weight", {2}, {2}},
+       }) {
+    CAPTURE(pair.reference);
+    const auto reference = tensors({{pair.reference, pair.reference_shape}});
+    const auto ours = import_tensors(table, reference);
+    REQUIRE(ours.contains(pair.ours));
+    CHECK(ours.at(pair.ours).shape() == pair.our_shape);
+    const auto back = export_tensors(table, {{pair.ours, ours.at(pair.ours)}});
+    REQUIRE(back.contains(pair.reference));
+    test::check_identical(back.at(pair.reference), reference.at(pair.reference));
+  }
+}
+
+TEST_CASE("a star stands for one part of a name, and names without a rule stay as they are", "[import]") {
+  const auto ours = import_tensors(
+      import_table(kMinLm), tensors({{"layers.0.1.2.1.weight", {1}}, {"layers.0.9.weight", {1}}, {"norm", {1}}}));
+  CHECK(ours.contains("layers.0.mixer_norm.2.1.weight"));  // below layers.0.1., not layers.(0.1).2.
+  CHECK(ours.contains("layers.0.9.weight"));
+  CHECK(ours.contains("norm"));
+}
+
+TEST_CASE("tensors listed as ignored are dropped", "[import]") {
+  const ImportTable table{.source = "test", .model = "", .rules = {{"a.", "b."}}, .ignored = {"a.*.beta", "unused."}};
+  const auto ours = import_tensors(table, tensors({{"a.0.beta", {1}}, {"a.0.gamma", {1}}, {"unused.x.y", {1}}}));
+  CHECK(ours.size() == 1);
+  CHECK(ours.contains("b.0.gamma"));
+}
+
+TEST_CASE("an unknown source lists the known ones; an unknown name cannot be exported", "[import]") {
+  CHECK_THROWS_WITH(import_table("lucidrains/nothing"),
+                    ContainsSubstring("unknown source 'lucidrains/nothing'") && ContainsSubstring(kMinLm));
+  CHECK_THROWS_WITH(export_tensors(import_table(kMinLm), {{"strange", Tensor::ones({1})}}),
+                    ContainsSubstring("no name for 'strange'"));
+  CHECK_THROWS_WITH(import_tensors(import_table(kMinLm), tensors({{"layers.0.0.net.0.weight", {2, 2, 3}}})),
+                    ContainsSubstring("layers.0.0.net.0.weight is f32[2, 2, 3]"));
+}
+
+}  // namespace monoid

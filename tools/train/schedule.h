@@ -1,0 +1,25 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+namespace monoid {
+
+/// The learning rate: a straight line up to `peak` over `warmup` steps, then half a cosine down to `floor` at `end`,
+/// and `floor` from there on.
+struct Schedule {
+  double peak, floor;
+  int64_t warmup, end;
+
+  /// Of the step that has `step` steps before it.
+  double operator()(int64_t step) const {
+    if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup);
+    if (step >= end) return floor;
+    const double progress = static_cast<double>(step - warmup) / static_cast<double>(end - warmup);
+    return floor + (peak - floor) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  }
+};
+
+}  // namespace monoid
