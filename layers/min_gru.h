@@ -11,8 +11,8 @@ namespace monoid {
 struct MinRnnOptions {
   int64_t channels = 0;
   int64_t inner = 0;
-  Bias bias = Bias::none;           // of the projection into the recurrence
-  std::optional<bool> project_out;  // an inner -> channels projection; by default where the widths differ
+  Bias bias = Bias::none;                // of the projection into the recurrence
+  std::optional<bool> project_out = {};  // an inner -> channels projection; by default where the widths differ
 };
 
 /// minGRU (Feng et al., "Were RNNs all we needed?", 2024): gates that see the input alone, so that the recurrence is a
