@@ -5,6 +5,7 @@
 #include "monoid/core/copy.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
+#include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/reduce.h"
@@ -22,6 +23,12 @@ void bind_cpu_kernels() {
   kernels::accumulate.bind(on_cpu, cpu::accumulate);
 
   // elementwise
+  kernels::unary.bind(on_cpu, cpu::unary);
+  kernels::unary_gradient.bind(on_cpu, cpu::unary_gradient);
+  kernels::binary.bind(on_cpu, cpu::binary);
+  kernels::binary_gradient.bind(on_cpu, cpu::binary_gradient);
+  kernels::compare.bind(on_cpu, cpu::compare);
+  kernels::where.bind(on_cpu, cpu::where);
 
   // reduce
   kernels::sum.bind(on_cpu, cpu::sum);
