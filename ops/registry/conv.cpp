@@ -1,6 +1,7 @@
 #include "monoid/ops/conv.h"
 
 #include "monoid/ops/registry.h"
+#include "monoid/ops/shape_ops.h"
 
 namespace monoid {
 namespace {
@@ -9,6 +10,13 @@ std::vector<OpSample> causal_samples(SampleMaker& make) {
   const auto run = [](const Tensors& in) {
     const ConvResult result = causal_depthwise_conv1d(in[0], in[1], in[2], in[3]);
     return Tensors{result.output, result.tail};
+  };
+  // Channels 1..3 of 5, as a part of a packed projection; and a view whose channels are apart.
+  const auto packed = [](const Tensors& in) {
+    return Tensors{causal_depthwise_conv1d(slice(in[0], 2, 1, 4), in[1], in[2]).output};
+  };
+  const auto channels_first = [run](const Tensors& in) {
+    return run({transpose(in[0], 1, 2), in[1], in[2], transpose(in[3], 1, 2)});
   };
   const auto sample = [&](const char* label, int64_t time, int64_t channels, int64_t kernel, bool bias, bool tail) {
     return OpSample{
@@ -26,6 +34,10 @@ std::vector<OpSample> causal_samples(SampleMaker& make) {
       sample("time 2, shorter than kernel 5, no tail", 2, 2, 5, true, false),
       sample("kernel 11, more than one round of taps", 3, 1, 11, true, true),
       sample("time 0", 0, 2, 3, true, true),
+      {"a part of the channels", {make.normal({2, 4, 5}), make.normal({3, 2}), make.normal({3})}, packed},
+      {"channels first",
+       {make.normal({2, 3, 4}), make.normal({3, 3}), Tensor(), make.normal({2, 3, 2})},
+       channels_first},
   };
 }
 
