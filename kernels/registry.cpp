@@ -6,6 +6,7 @@
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/elementwise.h"
+#include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/reduce.h"
@@ -37,6 +38,10 @@ void bind_cpu_kernels() {
   kernels::matmul.bind(on_cpu, cpu::matmul);
 
   // indexing (gather, embedding)
+  kernels::gather.bind(on_cpu, cpu::gather);
+  kernels::gather_gradient.bind(on_cpu, cpu::gather_gradient);
+  kernels::embedding.bind(on_cpu, cpu::embedding);
+  kernels::embedding_gradient.bind(on_cpu, cpu::embedding_gradient);
 
   // softmax, cross-entropy
   kernels::softmax.bind(on_cpu, cpu::softmax);

@@ -34,6 +34,7 @@ const std::vector<OpEntry>& op_registry() {
              matmul_ops,
              scan_ops,
              softmax_ops,
+             embedding_ops,
              reduce_ops,
              shape_ops,
              conv_ops,

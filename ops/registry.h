@@ -51,6 +51,7 @@ OpList norm_ops();
 OpList matmul_ops();
 OpList scan_ops();
 OpList softmax_ops();
+OpList embedding_ops();
 OpList reduce_ops();
 OpList shape_ops();
 OpList conv_ops();

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "monoid/kernels/indexing.h"
 #include "monoid/ops/reduce.h"
 
 namespace monoid {
@@ -283,6 +284,23 @@ Tensor pad(const Tensor& x, int axis, int64_t before, int64_t after, double valu
   window(y, axis, before + extent, after).fill(value);
   Tape::record("pad", {x}, {y}, [axis, before, extent](const Tensors& dy) -> Tensors {
     return {slice(dy[0], axis, before, before + extent)};
+  });
+  return y;
+}
+
+Tensor gather(const Tensor& x, int axis, const Tensor& index) {
+  axis = resolve_axis("gather", x, axis);
+  check_defined("gather", "index", index);
+  check(index.device() == x.device(), "gather: operands are on two devices, ", describe(x), " and ", describe(index));
+  check(index.rank() == x.rank() && index.shape().with(axis, 0) == x.shape().with(axis, 0), "gather: index ",
+        describe(index), " does not fit ", describe(x), "; only axis ", axis, " may differ");
+  const Tensor places = contiguous(index);
+  Tensor y = Tensor::empty(index.shape(), x.dtype(), x.device());
+  kernels::gather(x, axis, places, y);
+  Tape::record("gather", {x}, {y}, [shape = x.shape(), axis, places](const Tensors& dy) -> Tensors {
+    Tensor dx = Tensor::zeros(shape, dy[0].dtype(), dy[0].device());
+    kernels::gather_gradient(dy[0], axis, places, dx);
+    return {dx};
   });
   return y;
 }

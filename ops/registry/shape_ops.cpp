@@ -103,6 +103,21 @@ OpList shape_ops() {
          return {sample("both ends", make.normal({2, 3, 2}), [](const Tensor& x) { return pad(x, 1, 2, 1, 0.5); }),
                  sample("an empty axis", make.normal({2, 0}), [](const Tensor& x) { return pad(x, 1, 0, 2); })};
        }},
+      {"gather",
+       [](SampleMaker& make) -> std::vector<OpSample> {
+         const auto along = [](int axis, const Tensor& index) {
+           return [axis, index](const Tensors& in) -> Tensors { return {gather(in[0], axis, index)}; };
+         };
+         const Tensor i32 = make.integers({4, 2}, 3).to(DType::i32);
+         return {{"columns, with repeats", {make.normal({2, 3})}, along(1, make.integers({2, 5}, 3))},
+                 {"rows, by i32", {make.normal({3, 2})}, along(0, i32)},
+                 {"a middle axis of a transposed tensor",
+                  {make.normal({3, 3, 2})},
+                  [index = make.integers({2, 2, 3}, 3)](const Tensors& in) -> Tensors {
+                    return {gather(transpose(in[0], 0, 2), 1, index)};
+                  }},
+                 {"nothing", {make.normal({2, 3})}, along(1, make.integers({2, 0}, 1))}};
+       }},
       {"contiguous",
        [](SampleMaker& make) -> std::vector<OpSample> {
          return {sample("a transposed matrix", make.normal({3, 4}),
