@@ -5,6 +5,7 @@
 #include "monoid/core/copy.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
+#include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
@@ -59,6 +60,7 @@ void bind_cpu_kernels() {
   kernels::layer_norm_gradient.bind(on_cpu, cpu::layer_norm_gradient);
 
   // dropout
+  kernels::dropout.bind(on_cpu, cpu::dropout);
 
   // conv
   kernels::causal_conv.bind(on_cpu, cpu::causal_conv);

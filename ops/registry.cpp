@@ -29,6 +29,7 @@ const std::vector<OpEntry>& op_registry() {
     for (const auto family : std::initializer_list<OpList (*)()>{
              // one line a family
              cross_entropy_ops,
+             dropout_ops,
              elementwise_ops,
              norm_ops,
              matmul_ops,

@@ -46,6 +46,7 @@ const std::vector<OpEntry>& op_registry();
 // One list a family, in ops/registry/<family>.cpp.
 using OpList = std::vector<OpEntry>;
 OpList cross_entropy_ops();
+OpList dropout_ops();
 OpList elementwise_ops();
 OpList norm_ops();
 OpList matmul_ops();
