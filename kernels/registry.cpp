@@ -10,6 +10,7 @@
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
+#include "monoid/kernels/optim.h"
 #include "monoid/kernels/reduce.h"
 #include "monoid/kernels/scan.h"
 #include "monoid/kernels/softmax.h"
@@ -77,6 +78,8 @@ void bind_cpu_kernels() {
   kernels::min_lstm_scan_gradient.bind(on_cpu, cpu::min_lstm_scan_gradient);
 
   // optim
+  kernels::adamw.bind(on_cpu, cpu::adamw);
+  kernels::sum_of_squares.bind(on_cpu, cpu::sum_of_squares);
 }
 
 void bind_kernels_once() {
