@@ -1,6 +1,7 @@
 #include "monoid/ops/softmax.h"
 
 #include "monoid/ops/registry.h"
+#include "monoid/ops/shape_ops.h"
 
 namespace monoid {
 namespace {
@@ -12,6 +13,9 @@ std::vector<OpSample> samples(SampleMaker& make, Tensor (*op)(const Tensor&, int
       {"2 x 3 x 4, first axis", {make.normal({2, 3, 4})}, along(0)},
       {"2 x 3 x 4, middle axis", {make.normal({2, 3, 4})}, along(1)},
       {"wide logits", {make.normal({2, 6}, 8)}, along(1)},
+      {"rows of a wider tensor, transposed result",
+       {make.normal({2, 2, 7})},
+       [op](const Tensors& in) -> Tensors { return {transpose(op(slice(in[0], -1, 2, 6), -1), 1, 2)}; }},
       {"one element a row", {make.normal({4, 1})}, along(-1)},
       {"one row [7]", {make.normal({7})}, along(0)},
       {"no rows", {make.normal({0, 3})}, along(-1)},

@@ -136,6 +136,17 @@ TEST_CASE("ignored rows stay silent even when their logits are NaN", "[cross_ent
   test::check_identical(result.dlogits, Tensor::from<float>({0, 0, 0.5f, -0.5f}, {2, 2}));
 }
 
+TEST_CASE("a NaN logit of a row that counts reaches the loss and that row's gradient alone", "[cross_entropy]") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double beside : {0.0, -kInfinity, kInfinity}) {
+    CAPTURE(beside);
+    const Tensor logits = Tensor::from<double>({nan, beside, 0, 0}, {2, 2}).to(DType::f32);
+    const Result result = run(logits, Tensor::from<int64_t>({1, 1}, {2}), {}, Tensor::ones({}));
+    CHECK(std::isnan(result.loss.item()));
+    test::check_close(result.dlogits, Tensor::from<double>({nan, nan, 0.25, -0.25}, {2, 2}).to(DType::f32), 1e-7);
+  }
+}
+
 TEST_CASE("infinite logits follow the limit", "[cross_entropy]") {
   const DType dtype = GENERATE(DType::f32, DType::f64);
   const Tensor logits = Tensor::from<double>({kInfinity, 3, -kInfinity,            // target takes everything
