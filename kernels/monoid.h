@@ -74,13 +74,22 @@ struct LogAffine {
 template <class T>
 struct MinorGate {
   T minor;
-  bool open;  // z > 1/2: minor is 1 - z
+  T lean;  // positive where z > 1/2, so that minor is 1 - z; a number, because compilers vectorise those better
 
   /// (1 - z) h + z v, by the form that does not cancel.
-  MONOID_HOST_DEVICE constexpr T blend(T h, T v) const { return (open ? -minor : minor) * (v - h) + (open ? v : h); }
+  MONOID_HOST_DEVICE constexpr T blend(T h, T v) const {
+    const T step = minor * (v - h), near_old = h + step, near_new = v - step;
+    return lean > 0 ? near_new : near_old;
+  }
   /// (1 - z) x and z x.
-  MONOID_HOST_DEVICE constexpr T keep(T x) const { return open ? minor * x : x - minor * x; }
-  MONOID_HOST_DEVICE constexpr T take(T x) const { return open ? x - minor * x : minor * x; }
+  MONOID_HOST_DEVICE constexpr T keep(T x) const {
+    const T part = minor * x, rest = x - part;
+    return lean > 0 ? part : rest;
+  }
+  MONOID_HOST_DEVICE constexpr T take(T x) const {
+    const T part = minor * x, rest = x - part;
+    return lean > 0 ? rest : part;
+  }
 };
 
 /// One step of a gated average: h -> (1 - z) h + z value.

@@ -105,7 +105,7 @@ struct LogAdjoint {
       const T logit = log_b[c] - (log_a[c] + previous[c]);
       const T e = cpu::exp(-std::abs(logit)), minor = e / (1 + e);
       const bool empty = states[c] == -std::numeric_limits<T>::infinity();
-      return {{empty ? T(0) : minor, empty || logit > 0}, empty ? T(0) : cotangent[c]};
+      return {{empty ? T(0) : minor, empty ? T(1) : logit}, empty ? T(0) : cotangent[c]};
     }
     T advance(int64_t c, T carry) const {
       const GatedAdjoint<T> split = element(c);

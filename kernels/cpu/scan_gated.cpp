@@ -35,7 +35,7 @@ struct MinGru {
     const T x = hidden[c], k = gate[c];
     const T e = cpu::exp(-std::abs(k)), q = exp_of_negative_part(x);
     const T shared = 1 / ((1 + e) * (1 + q));
-    return {{e * (shared * (1 + q)), k > 0}, x >= 0 ? x + T(0.5) : q * (shared * (1 + e))};
+    return {{e * (shared * (1 + q)), k}, x >= 0 ? x + T(0.5) : q * (shared * (1 + e))};
   }
 
   template <class Gradient>
@@ -64,8 +64,7 @@ struct MinLstm {
     const T one = cpu::exp(-scale), q = exp_of_negative_part(x);
     const T take = one + cpu::exp(-f - scale), keep = one + cpu::exp(-i - scale);
     const T shared = 1 / ((take + keep) * (1 + q));
-    const bool open = take > keep;
-    return {{(open ? keep : take) * (shared * (1 + q)), open}, x >= 0 ? x + T(0.5) : q * (shared * (take + keep))};
+    return {{(take > keep ? keep : take) * (shared * (1 + q)), take - keep}, x >= 0 ? x + T(0.5) : q * (shared * (take + keep))};
   }
 
   template <class Gradient>

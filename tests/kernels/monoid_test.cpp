@@ -30,7 +30,7 @@ struct GatedCase {
   using M = GatedRun<double>;
   static M draw(Generator& generator) {
     const double scale = std::pow(10, -8 * generator.uniform());
-    return combine(M::identity(), GatedStep<double>{{0.5 * scale, generator.below(2) == 0}, generator.uniform()});
+    return combine(M::identity(), GatedStep<double>{{0.5 * scale, generator.below(2) == 0 ? 1.0 : -1.0}, generator.uniform()});
   }
   static std::vector<double> states() { return {0, 1e-30, 0.5, 1e3}; }
 };
@@ -98,11 +98,11 @@ TEST_CASE("logaddexp is exact where one side is nothing and infinite where one s
 
 TEST_CASE("a gate's parts add up, and its small half keeps its relative precision in f32") {
   for (const float minor : {0.5f, 0.3f, 6.1e-6f, 1e-30f, 0.0f}) {
-    for (const bool open : {false, true}) {
-      CAPTURE(minor, open);
-      const MinorGate<float> gate{minor, open};
+    for (const float lean : {-1.0f, 1.0f}) {
+      CAPTURE(minor, lean);
+      const MinorGate<float> gate{minor, lean};
       CHECK(gate.keep(2) + gate.take(2) == Approx(2).epsilon(1e-6));
-      CHECK((open ? gate.keep(2) : gate.take(2)) == 2 * minor);
+      CHECK((lean > 0 ? gate.keep(2) : gate.take(2)) == 2 * minor);
       CHECK(gate.blend(3, 3) == 3);
       CHECK(gate.blend(0, 1) == Approx(gate.take(1)).epsilon(1e-6));
     }
@@ -115,7 +115,7 @@ TEST_CASE("a run of slow gates loses what the product of rounded gates would mis
   GatedRun<float> run = GatedRun<float>::identity();
   float product = 1;
   for (int i = 0; i < 4096; ++i) {
-    run = combine(run, GatedStep<float>{{z, false}, 1.0f});
+    run = combine(run, GatedStep<float>{{z, -1.0f}, 1.0f});
     product *= 1 - z;
   }
   const double exact = -std::expm1(4096 * std::log1p(-static_cast<double>(z)));
