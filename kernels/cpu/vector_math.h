@@ -53,12 +53,16 @@ template <class... Coefficients>
   return x <= 88.7228317f ? above_zero : x * kInfinity;
 }
 
+/// (log(1 + f) - f + f^2 / 2) / f^3 for 1 + f in [sqrt(1/2), sqrt(2)].
+[[gnu::always_inline]] inline float log_tail(float f) {
+  return polynomial(f, 3.333333171e-01f, -2.500082103e-01f, 2.000122684e-01f, -1.662335738e-01f, 1.420175848e-01f,
+                    -1.316018250e-01f, 1.276157491e-01f, -7.634494258e-02f);
+}
+
 /// log(1 + f) + n log 2 for 1 + f in [sqrt(1/2), sqrt(2)].
 [[gnu::always_inline]] inline float log_reduced(float f, float n) {
   const float square = f * f;
-  const float tail = f * square *
-                     polynomial(f, 3.333333171e-01f, -2.500082103e-01f, 2.000122684e-01f, -1.662335738e-01f,
-                                1.420175848e-01f, -1.316018250e-01f, 1.276157491e-01f, -7.634494258e-02f);
+  const float tail = f * square * log_tail(f);
   return (f + ((tail + n * kLn2Low) - 0.5f * square)) + n * kLn2High;
 }
 
@@ -67,10 +71,11 @@ template <class... Coefficients>
   return static_cast<int32_t>(bits(x) - bits(kSqrtHalf)) >> 23;
 }
 
-/// log(1 + x) for x in [0, 1].
+/// log(1 + x) for x in [0, 1]. Nested so that a tiny x, as exponentials far from 0 are, makes no subnormal square.
 [[gnu::always_inline]] inline float log1p_unit(float x) {
   const bool halves = x >= std::numbers::sqrt2_v<float> - 1;
-  return log_reduced(halves ? 0.5f * x - 0.5f : x, halves ? 1.0f : 0.0f);
+  const float f = halves ? 0.5f * x - 0.5f : x, n = halves ? 1.0f : 0.0f;
+  return (f * (1 - f * (0.5f - f * log_tail(f))) + n * kLn2Low) + n * kLn2High;
 }
 inline double log1p_unit(double x) { return std::log1p(x); }
 
