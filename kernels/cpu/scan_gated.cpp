@@ -64,7 +64,8 @@ struct MinLstm {
     const T one = cpu::exp(-scale), q = exp_of_negative_part(x);
     const T take = one + cpu::exp(-f - scale), keep = one + cpu::exp(-i - scale);
     const T shared = 1 / ((take + keep) * (1 + q));
-    return {{(take > keep ? keep : take) * (shared * (1 + q)), take - keep}, x >= 0 ? x + T(0.5) : q * (shared * (take + keep))};
+    return {{(take > keep ? keep : take) * (shared * (1 + q)), take - keep},
+            x >= 0 ? x + T(0.5) : q * (shared * (take + keep))};
   }
 
   template <class Gradient>
