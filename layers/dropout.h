@@ -1,0 +1,20 @@
+#pragma once
+
+#include "monoid/core/random.h"
+
+namespace monoid {
+
+/// Zeroes elements with `probability` and scales the rest by 1 / (1 - probability), but only when forward is given a
+/// generator: training and evaluation differ by an argument, not by a mode.
+class Dropout {
+ public:
+  /// 0 <= probability < 1.
+  explicit Dropout(double probability);
+
+  Tensor forward(const Tensor& x, Generator* generator) const;
+
+ private:
+  double probability_;
+};
+
+}  // namespace monoid

@@ -1,0 +1,17 @@
+#include "monoid/layers/feed_forward.h"
+
+#include "monoid/ops/elementwise.h"
+
+namespace monoid {
+
+FeedForward::FeedForward(int64_t channels, int64_t inner, Bias bias, Generator& init)
+    : up_(channels, inner, bias, init), down_(inner, channels, bias, init) {}
+
+Tensor FeedForward::forward(const Tensor& x) const { return down_.forward(gelu(up_.forward(x))); }
+
+void FeedForward::visit(Visitor& visitor) {
+  visitor.child("up", up_);
+  visitor.child("down", down_);
+}
+
+}  // namespace monoid

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "monoid/layers/linear.h"
+
+namespace monoid {
+
+/// down(gelu(up(x))), with the exact (erf) GELU.
+class FeedForward : public Module {
+ public:
+  FeedForward(int64_t channels, int64_t inner, Bias bias, Generator& init);
+
+  /// [..., channels] -> [..., channels].
+  Tensor forward(const Tensor& x) const;
+  void visit(Visitor& visitor) override;
+
+ private:
+  Linear up_, down_;
+};
+
+}  // namespace monoid

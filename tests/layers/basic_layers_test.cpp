@@ -1,0 +1,123 @@
+#include <cmath>
+
+#include "monoid/layers/dropout.h"
+#include "monoid/layers/embedding.h"
+#include "monoid/layers/feed_forward.h"
+#include "monoid/layers/norm.h"
+#include "monoid/tests/layers/layer_support.h"
+
+namespace monoid {
+namespace {
+
+struct Spread {
+  double low = 1e300, high = -1e300, mean = 0, deviation = 0;
+};
+
+Spread spread(const Tensor& tensor) {
+  const std::vector<double> values = tensor.to_vector<double>();
+  Spread s;
+  for (double value : values) {
+    s.low = std::min(s.low, value);
+    s.high = std::max(s.high, value);
+    s.mean += value / static_cast<double>(values.size());
+  }
+  for (double value : values) s.deviation += (value - s.mean) * (value - s.mean) / static_cast<double>(values.size());
+  s.deviation = std::sqrt(s.deviation);
+  return s;
+}
+
+Tensor parameter(Module& module, const std::string& name) {
+  for (const NamedTensor& entry : parameters(module)) {
+    if (entry.name == name) return entry.value;
+  }
+  return {};
+}
+
+Tensor normal(const Shape& shape) {
+  static Generator generator(5);
+  return random_normal(shape, generator, 0, 1, DType::f64);
+}
+
+}  // namespace
+
+TEST_CASE("layers start as PyTorch's do: Linear uniform in 1/sqrt(in), Embedding N(0, 1), norms one", "[init]") {
+  Generator init(1);
+  Linear linear(100, 300, Bias::learned, init);
+  const Spread weight = spread(parameter(linear, "weight")), bias = spread(parameter(linear, "bias"));
+  CHECK(weight.low >= -0.1);
+  CHECK(weight.low < -0.0999);
+  CHECK(weight.high <= 0.1);
+  CHECK(weight.high > 0.0999);
+  CHECK(weight.deviation == Approx(0.1 / std::sqrt(3)).epsilon(0.02));
+  CHECK(bias.high <= 0.1);
+  CHECK(bias.high > 0.09);
+  Embedding embedding(200, 100, init);
+  const Spread rows = spread(parameter(embedding, "weight"));
+  CHECK(std::abs(rows.mean) < 0.03);
+  CHECK(rows.deviation == Approx(1).epsilon(0.03));
+  LayerNorm norm(7);
+  CHECK(spread(parameter(norm, "weight")).low == 1);
+  CHECK(spread(parameter(norm, "bias")).high == 0);
+}
+
+TEST_CASE("one seed gives one layer, another seed another", "[init]") {
+  const auto weight = [](uint64_t seed) {
+    Generator init(seed);
+    FeedForward layer(5, 7, Bias::learned, init);
+    return parameter(layer, "down.weight");
+  };
+  test::check_identical(weight(3), weight(3));
+  CHECK(weight(3).to_vector<float>() != weight(4).to_vector<float>());
+}
+
+TEST_CASE("Linear and FeedForward pass the gradient check, with and without bias", "[layers][gradient]") {
+  Generator init(2);
+  for (const Bias bias : {Bias::none, Bias::learned}) {
+    CAPTURE(bias == Bias::learned);
+    Linear linear(3, 4, bias, init);
+    test::check_layer_gradients("Linear", linear, {normal({2, 3, 3})},
+                                [&](const Tensors& in) -> Tensors { return {linear.forward(in[0])}; });
+    FeedForward feed_forward(3, 5, bias, init);
+    test::check_layer_gradients("FeedForward", feed_forward, {normal({2, 2, 3})},
+                                [&](const Tensors& in) -> Tensors { return {feed_forward.forward(in[0])}; });
+  }
+}
+
+TEST_CASE("the norms pass the gradient check", "[layers][gradient]") {
+  RmsNorm rms(4);
+  test::check_layer_gradients("RmsNorm", rms, {normal({2, 3, 4})},
+                              [&](const Tensors& in) -> Tensors { return {rms.forward(in[0])}; });
+  L2RmsNorm l2(4);
+  test::check_layer_gradients("L2RmsNorm", l2, {normal({2, 3, 4})},
+                              [&](const Tensors& in) -> Tensors { return {l2.forward(in[0])}; });
+  for (const Bias bias : {Bias::none, Bias::learned}) {
+    LayerNorm layer(4, bias);
+    test::check_layer_gradients("LayerNorm", layer, {normal({2, 3, 4})},
+                                [&](const Tensors& in) -> Tensors { return {layer.forward(in[0])}; });
+  }
+}
+
+TEST_CASE("Embedding passes the gradient check with repeated tokens", "[layers][gradient]") {
+  Generator init(4);
+  Embedding embedding(5, 3, init);
+  const Tensor tokens = Tensor::from(std::vector<int64_t>{0, 4, 4, 1, 4, 0}, {2, 3});
+  test::check_layer_gradients("Embedding", embedding, {},
+                              [&](const Tensors&) -> Tensors { return {embedding.forward(tokens)}; });
+}
+
+TEST_CASE("Dropout acts only when it is given a generator, and keeps the mean", "[layers]") {
+  const Tensor x = Tensor::ones({100, 100});
+  const Dropout dropout(0.25), none(0);
+  test::check_identical(dropout.forward(x, nullptr), x);
+  Generator generator(6);
+  test::check_identical(none.forward(x, &generator), x);
+  CHECK(generator.offset() == 0);
+  const Spread dropped = spread(dropout.forward(x, &generator));
+  CHECK(dropped.low == 0);
+  CHECK(dropped.high == Approx(4.0 / 3));
+  CHECK(dropped.mean == Approx(1).epsilon(0.03));
+  CHECK(generator.offset() > 0);
+  CHECK_THROWS_WITH(Dropout(1.0), ContainsSubstring("Dropout: probability is 1, wanted 0 <= p < 1"));
+}
+
+}  // namespace monoid
