@@ -1,0 +1,264 @@
+#include "monoid/models/min_lm.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "monoid/core/parallel.h"
+#include "monoid/tests/layers/layer_support.h"
+
+namespace monoid {
+namespace {
+
+// Every switch at least once: recurrence, convolution, widths, and a projection forced by expansion != 1 alone.
+std::vector<MinLmConfig> variants() {
+  const MinLmConfig base{.num_tokens = 11, .dim = 6, .depth = 2, .ff_mult = 2, .expansion = 1.5};
+  std::vector<MinLmConfig> all;
+  for (const bool use_lstm : {false, true}) {
+    for (const bool enable_conv : {false, true}) {
+      for (const double expansion : {1.0, 1.5, 1.1}) {
+        MinLmConfig config = base;
+        config.use_lstm = use_lstm;
+        config.enable_conv = enable_conv;
+        config.expansion = expansion;
+        all.push_back(config);
+      }
+    }
+  }
+  all.push_back({.num_tokens = 5,
+                 .dim = 3,
+                 .depth = 3,
+                 .ff_mult = 1.5,
+                 .expansion = 2,
+                 .conv_kernel_size = 5,
+                 .enable_conv = true});
+  all.push_back({.num_tokens = 5,
+                 .dim = 1,
+                 .depth = 1,
+                 .ff_mult = 4,
+                 .expansion = 1,
+                 .conv_kernel_size = 1,
+                 .enable_conv = true});
+  return all;
+}
+
+MinLm make(const MinLmConfig& config, DType dtype = DType::f64, uint64_t seed = 1) {
+  Generator init(seed);
+  MinLm model(config, init);
+  cast_to(model, dtype);
+  return model;
+}
+
+Tensor tokens_of(const MinLmConfig& config, const Shape& shape, uint64_t seed = 2) {
+  Generator generator(seed);
+  return random_integers(shape, generator, config.num_tokens);
+}
+
+Tensor run_in_chunks(MinLm& model, const Tensor& tokens, State& state, const std::vector<int64_t>& lengths) {
+  return test::run_in_pieces(
+             [&](const Tensor& piece, const Tensor&) {
+               return OutputAndState{model.forward(piece, &state), {}};
+             },
+             tokens, {}, lengths)
+      .output;
+}
+
+Tensors gradients(Module& module) {
+  Tensors found;
+  for (const NamedTensor& parameter : parameters(module)) found.push_back(parameter.value.grad());
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("minLM's parameter count follows the closed form, for every variant", "[minlm]") {
+  for (const MinLmConfig& config : variants()) {
+    CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
+    MinLm model = make(config);
+    CHECK(parameter_count(model) == config.parameters());
+  }
+  MinLmConfig published{.num_tokens = 65, .dim = 384, .depth = 6};
+  CHECK(published.parameters() == 11'125'632);
+  MinLm built = make(published, DType::f32);
+  CHECK(parameter_count(built) == 11'125'632);
+  published.use_lstm = true;
+  CHECK(published.parameters() == 12'452'736);
+}
+
+TEST_CASE("minLM's widths are cut to integers as Python's int() does", "[minlm]") {
+  CHECK(MinLmConfig{.dim = 3, .expansion = 1.5}.inner() == 4);
+  CHECK(MinLmConfig{.dim = 10, .ff_mult = 2.99}.feed_forward_inner() == 29);
+}
+
+TEST_CASE("minLM passes the gradient check by every parameter and by its state, in every variant",
+          "[minlm][gradient]") {
+  for (MinLmConfig config : variants()) {
+    config.num_tokens = 5;
+    config.dim = std::min<int64_t>(config.dim, 4);
+    config.depth = std::min<int64_t>(config.depth, 2);
+    CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
+    MinLm model = make(config);
+    const Tensor tokens = tokens_of(config, {2, 3});
+    State seeded;
+    model.forward(tokens, &seeded);
+    Tensors state_tensors;
+    for (const NamedTensor& entry : seeded.tensors()) state_tensors.push_back(contiguous(entry.value));
+    test::check_layer_gradients("minlm", model, state_tensors, [&](const Tensors& in) {
+      State state;
+      for (size_t i = 0; i < seeded.size(); ++i) state.set(seeded.tensors()[i].name, in[i]);
+      Tensors outputs{model.forward(tokens, &state)};
+      for (const NamedTensor& entry : state.tensors()) outputs.push_back(entry.value);
+      return outputs;
+    });
+  }
+}
+
+TEST_CASE("minLM: one call, chunks and single steps give the same logits and state, in every variant",
+          "[minlm][streaming]") {
+  for (const MinLmConfig& config : variants()) {
+    for (const auto& [dtype, tolerance] : {std::pair{DType::f64, 1e-12}, {DType::f32, 1e-5}}) {
+      MinLm model = make(config, dtype);
+      for (const int64_t time : {1, 2, 3, 17, 64}) {
+        const Tensor tokens = tokens_of(config, {2, time});
+        State whole_state;
+        const Tensor whole = model.forward(tokens, &whole_state);
+        test::check_identical(model.forward(tokens), whole);  // an empty state is a fresh start
+        for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {5}, {10, 1}, {3, 40, 1}}) {
+          CAPTURE(config.use_lstm, config.enable_conv, config.expansion, dtype == DType::f64, time, lengths);
+          State state;
+          test::check_close_in_norm(run_in_chunks(model, tokens, state, lengths), whole, tolerance);
+          REQUIRE(state.size() == whole_state.size());
+          for (size_t i = 0; i < state.size(); ++i) {
+            CHECK(state.tensors()[i].name == whole_state.tensors()[i].name);
+            test::check_close_in_norm(state.tensors()[i].value, whole_state.tensors()[i].value, tolerance);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("minLM: gradients through a state carried on one tape equal those of one call", "[minlm][streaming]") {
+  for (const MinLmConfig& config : variants()) {
+    CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
+    MinLm model = make(config);
+    const Tensor tokens = tokens_of(config, {2, 12});
+    Generator generator(3);
+    const Tensor cotangent = random_normal({2, 12, config.num_tokens}, generator, 0, 1, DType::f64);
+    {
+      Tape tape;
+      tape.backward(model.forward(tokens), cotangent);
+    }
+    const Tensors whole = gradients(model);
+    zero_grad(model);
+    {
+      Tape tape;
+      State state;
+      tape.backward(run_in_chunks(model, tokens, state, {4, 1, 7}), cotangent);
+    }
+    const Tensors chunked = gradients(model);
+    for (size_t i = 0; i < whole.size(); ++i) test::check_close_in_norm(chunked[i], whole[i], 1e-11);
+  }
+}
+
+TEST_CASE("minLM names its state, saves it, and goes on from the file bit for bit", "[minlm][streaming]") {
+  const MinLmConfig config{.num_tokens = 11, .dim = 6, .depth = 2, .enable_conv = true};
+  MinLm model = make(config, DType::f32);
+  const Tensor tokens = tokens_of(config, {3, 20});
+  State state;
+  model.forward(contiguous(slice(tokens, 1, 0, 9)), &state);
+  std::string names;
+  for (const NamedTensor& entry : state.tensors()) names += entry.name + " ";
+  CHECK(names == "layers.0.conv_tail layers.0.hidden layers.1.conv_tail layers.1.hidden ");
+  CHECK(state.find("layers.1.hidden").shape() == Shape{3, 9});
+  CHECK(state.find("layers.1.conv_tail").shape() == Shape{3, 2, 6});
+
+  const auto path = std::filesystem::temp_directory_path() / "monoid_min_lm_state.safetensors";
+  state.save(path);
+  State resumed = State::load(path);
+  std::filesystem::remove(path);
+  const Tensor rest = contiguous(slice(tokens, 1, 9, 20));
+  test::check_identical(model.forward(rest, &resumed), model.forward(rest, &state));
+}
+
+TEST_CASE("minLM refuses a state of another batch or model, and an error leaves the state as it was",
+          "[minlm][streaming]") {
+  const MinLmConfig config{.num_tokens = 11, .dim = 6, .depth = 2};
+  MinLm model = make(config);
+  State state;
+  model.forward(tokens_of(config, {3, 4}), &state);
+  CHECK_THROWS_WITH(
+      model.forward(tokens_of(config, {2, 4}), &state),
+      ContainsSubstring("minlm: the state's 'layers.0.hidden' is f64[3, 9]") && ContainsSubstring("wanted [2, 9]"));
+  MinLmConfig other = config;
+  other.enable_conv = true;
+  MinLm with_conv = make(other);
+  CHECK_THROWS_WITH(with_conv.forward(tokens_of(config, {3, 4}), &state), ContainsSubstring("no 'layers.0.conv_tail'"));
+  other = config;
+  other.depth = 1;
+  MinLm shallow = make(other);
+  CHECK_THROWS_WITH(shallow.forward(tokens_of(config, {3, 4}), &state),
+                    ContainsSubstring("also holds 'layers.1.hidden'"));
+  CHECK(state.size() == 2);
+  CHECK(state.find("layers.0.hidden").shape() == Shape{3, 9});
+  CHECK_THROWS_WITH(model.forward(Tensor::zeros({4}, DType::i64)),
+                    ContainsSubstring("tokens are i64[4], wanted [batch, time]"));
+  CHECK_THROWS_WITH(model.loss(tokens_of(config, {2, 4}), tokens_of(config, {2, 3})), ContainsSubstring("targets"));
+}
+
+TEST_CASE("minLM's loss reaches every parameter, and starts near the logarithm of the vocabulary", "[minlm]") {
+  for (MinLmConfig config : variants()) {
+    config.dim = std::max<int64_t>(config.dim, 3);
+    CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
+    MinLm model = make(config);
+    Tape tape;
+    const Tensor loss = model.loss(tokens_of(config, {4, 16}), tokens_of(config, {4, 16}, 3));
+    CHECK(loss.item() == Approx(std::log(static_cast<double>(config.num_tokens))).epsilon(0.35));
+    tape.backward(loss);
+    for (const NamedTensor& parameter : parameters(model)) {
+      CAPTURE(parameter.name);
+      REQUIRE(parameter.value.grad().defined());
+      double largest = 0;
+      for (double value : parameter.value.grad().to_vector<double>()) largest = std::max(largest, std::abs(value));
+      CHECK(largest > 0);
+      CHECK(std::isfinite(largest));
+    }
+  }
+}
+
+TEST_CASE("minLM drops out only when given a generator, and the same generator drops the same", "[minlm]") {
+  const MinLmConfig config{.num_tokens = 11, .dim = 16, .depth = 2, .dropout = 0.5};
+  MinLm model = make(config, DType::f32);
+  const Tensor tokens = tokens_of(config, {2, 8});
+  const Tensor plain = model.forward(tokens);
+  test::check_identical(model.forward(tokens), plain);
+  Generator first(9), again(9), other(10);
+  const Tensor dropped = model.forward(tokens, nullptr, &first);
+  CHECK(dropped.to_vector<float>() != plain.to_vector<float>());
+  test::check_identical(model.forward(tokens, nullptr, &again), dropped);
+  CHECK(model.forward(tokens, nullptr, &other).to_vector<float>() != dropped.to_vector<float>());
+}
+
+TEST_CASE("minLM gives the same bits on any number of threads", "[minlm]") {
+  const MinLmConfig config{.num_tokens = 40, .dim = 48, .depth = 2, .enable_conv = true, .dropout = 0.1};
+  const Tensor tokens = tokens_of(config, {4, 130}), targets = tokens_of(config, {4, 130}, 5);
+  const auto run = [&](int count) {
+    const int before = threads();
+    set_threads(count);
+    MinLm model = make(config, DType::f32);
+    Generator dropout(6);
+    Tape tape;
+    const Tensor loss = model.loss(tokens, targets, nullptr, &dropout);
+    tape.backward(loss);
+    Tensors results = gradients(model);
+    results.push_back(loss.detach());
+    set_threads(before);
+    return results;
+  };
+  const Tensors one = run(1);
+  for (const int count : {2, 5}) {
+    const Tensors many = run(count);
+    for (size_t i = 0; i < one.size(); ++i) test::check_identical(many[i], one[i]);
+  }
+}
+
+}  // namespace monoid
