@@ -1,0 +1,68 @@
+#include "monoid/models/catalog.h"
+
+#include <algorithm>
+
+#include "monoid/models/min_lm.h"
+
+namespace monoid {
+namespace {
+
+struct Entry {
+  std::string name;
+  std::string summary;
+  std::string vocabulary_key, dropout_key;
+  std::string (*default_config)();
+  std::unique_ptr<LanguageModel> (*make)(const std::string& config_json, Generator& init);
+};
+
+template <class Model, class Config>
+Entry entry(const char* summary, const char* vocabulary_key, const char* dropout_key) {
+  return {Config::kType,
+          summary,
+          vocabulary_key,
+          dropout_key,
+          [] { return to_json(Config{}); },
+          [](const std::string& json, Generator& init) -> std::unique_ptr<LanguageModel> {
+            return std::make_unique<Model>(parse_config<Config>(json), init);
+          }};
+}
+
+const std::vector<Entry>& catalog() {
+  static const std::vector<Entry> entries{
+      entry<MinLm, MinLmConfig>("minGRU or minLSTM layers (use_lstm), optional convolutions", "num_tokens", "dropout"),
+  };
+  return entries;
+}
+
+const Entry& find(const std::string& model) {
+  for (const Entry& entry : catalog()) {
+    if (entry.name == model) return entry;
+  }
+  std::string names;
+  for (const std::string& name : model_names()) names += (names.empty() ? "" : ", ") + name;
+  const std::string near = nearest(model, model_names());
+  fail("unknown model '", model, "'", near.empty() ? "" : "; did you mean '" + near + "'?",
+       near.empty() ? "; the models are " + names : "");
+}
+
+}  // namespace
+
+std::vector<std::string> model_names() {
+  std::vector<std::string> names;
+  for (const Entry& entry : catalog()) names.push_back(entry.name);
+  return names;
+}
+
+std::string model_summary(const std::string& model) { return find(model).summary; }
+
+std::string default_config(const std::string& model) { return find(model).default_config(); }
+
+std::string vocabulary_key(const std::string& model) { return find(model).vocabulary_key; }
+
+std::string dropout_key(const std::string& model) { return find(model).dropout_key; }
+
+std::unique_ptr<LanguageModel> make_model(const std::string& model, const std::string& config_json, Generator& init) {
+  return find(model).make(config_json, init);
+}
+
+}  // namespace monoid
