@@ -1,0 +1,27 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "monoid/core/tensor.h"
+
+namespace monoid::parity {
+
+/// A small random instance of a reference implementation: its parameters (`param/NAME`), inputs (`in/NAME`), outputs
+/// (`out/NAME`), and gradients of `out/loss` by parameter (`grad/NAME`) and by input (`grad_in/NAME`).
+struct Golden {
+  std::string source;  // which implementation
+  std::string config;  // JSON text, in its own argument names
+  std::map<std::string, Tensor> tensors;
+
+  static Golden read(const std::filesystem::path& path);
+
+  bool has(const std::string& name) const { return tensors.contains(name); }
+  /// The tensor of the full name ("in/ids"), or an Error that the file has none.
+  const Tensor& get(const std::string& name) const;
+  /// All tensors below "param/", "grad/", ..., without the prefix.
+  std::map<std::string, Tensor> group(const std::string& prefix) const;
+};
+
+}  // namespace monoid::parity

@@ -1,0 +1,35 @@
+#include "monoid/tools/parity/recipes.h"
+
+namespace monoid::parity {
+
+const std::vector<RecipeEntry>& recipes() {
+  static const std::vector<RecipeEntry> entries{
+      {"lucidrains/minGRU-pytorch minLM", min_lm_recipe},
+  };
+  return entries;
+}
+
+Recomputed recompute(const Golden& golden, const Target& target) {
+  std::string known;
+  for (const RecipeEntry& entry : recipes()) {
+    if (entry.source == golden.source) return entry.recipe(golden, target);
+    known += "\n  " + entry.source;
+  }
+  fail("unknown source '", golden.source, "'; the known ones are", known);
+}
+
+void load_parameters(Module& module, const ImportTable& table, const Golden& golden, const Target& target) {
+  cast_to(module, target.dtype);
+  move_to(module, target.device);
+  load_state_dict(module, import_tensors(table, golden.group("param/")));
+}
+
+void collect_gradients(Module& module, const ImportTable& table, Recomputed& result) {
+  std::vector<NamedTensor> gradients;
+  for (const NamedTensor& parameter : parameters(module)) {
+    if (parameter.value.grad().defined()) gradients.push_back({parameter.name, parameter.value.grad()});
+  }
+  for (const auto& [name, gradient] : export_tensors(table, gradients)) result["grad/" + name] = gradient;
+}
+
+}  // namespace monoid::parity
