@@ -3,13 +3,7 @@
 #include <cstdint>
 
 #include "monoid/core/error.h"
-
-// nvcc only calls what is marked for the device; every other compiler sees nothing.
-#if defined(__CUDACC__)
-#define MONOID_HOST_DEVICE __host__ __device__
-#else
-#define MONOID_HOST_DEVICE
-#endif
+#include "monoid/kernels/host_device.h"
 
 namespace monoid {
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "monoid/kernels/host_device.h"
+
 // The monoids behind the scans. An element is what one time step does to a state; combine(left, right) is "left, then
 // right" and is associative, so that a stretch of time can be summarised before the state that enters it is known.
 // Every struct here is plain data that the host and the device share:
@@ -10,13 +12,6 @@
 //   T advance(T state)               what the element does to a state
 //   static M identity()              the element that does nothing
 //   M combine(M left, M right)       one element for both, left first
-//
-// nvcc wants to be told which functions run on the device; this is the only macro of the project.
-#if defined(__CUDACC__)
-#define MONOID_HOST_DEVICE __host__ __device__
-#else
-#define MONOID_HOST_DEVICE
-#endif
 
 namespace monoid {
 

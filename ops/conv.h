@@ -11,9 +11,9 @@ struct ConvResult {
 
 /// Each channel filtered by its own weights over the present and the past, channels last:
 ///   output[t] = bias + sum_j weight[:, j] * x[t - kernel + 1 + j]        (as a left-padded, grouped torch Conv1d)
-/// x [batch, time, channel], weight [channel, kernel], bias [channel], f32 or f64. Inputs before time 0 come from `tail`
-/// [batch, kernel - 1, channel], zeros if not given; feeding the returned tail to the next call makes chunks equal the
-/// whole. Differentiable in all of them, any time (0 and shorter than the kernel included).
+/// x [batch, time, channel], weight [channel, kernel], bias [channel], f32 or f64. Inputs before time 0 come from
+/// `tail` [batch, kernel - 1, channel], zeros if not given; feeding the returned tail to the next call makes chunks
+/// equal the whole. Differentiable in all of them, any time (0 and shorter than the kernel included).
 ConvResult causal_depthwise_conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
                                    const Tensor& tail = {});
 

@@ -30,7 +30,8 @@ struct GatedCase {
   using M = GatedRun<double>;
   static M draw(Generator& generator) {
     const double scale = std::pow(10, -8 * generator.uniform());
-    return combine(M::identity(), GatedStep<double>{{0.5 * scale, generator.below(2) == 0 ? 1.0 : -1.0}, generator.uniform()});
+    return combine(M::identity(),
+                   GatedStep<double>{{0.5 * scale, generator.below(2) == 0 ? 1.0 : -1.0}, generator.uniform()});
   }
   static std::vector<double> states() { return {0, 1e-30, 0.5, 1e3}; }
 };
