@@ -7,7 +7,7 @@ packages=(
   g++ cmake ninja-build
   nlohmann-json3-dev     # JSON, inside .cpp files only
   libopenblas0-pthread   # matrix products, loaded at run time
-  libcli11-dev zlib1g-dev # the tools
+  libcli11-dev zlib1g-dev libbenchmark-dev # the tools
   catch2 clang-format    # the tests
   ccache                 # optional: makes a second build quick
 )
