@@ -35,6 +35,8 @@ void bind_cpu_kernels() {
 
   // reduce
   kernels::sum.bind(on_cpu, cpu::sum);
+  kernels::logsumexp.bind(on_cpu, cpu::logsumexp);
+  kernels::arg_extremum.bind(on_cpu, cpu::arg_extremum);
 
   // matmul
   kernels::matmul.bind(on_cpu, cpu::matmul);

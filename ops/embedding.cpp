@@ -2,16 +2,10 @@
 
 #include "monoid/core/tape.h"
 #include "monoid/kernels/indexing.h"
+#include "monoid/ops/rows.h"
 #include "monoid/ops/shape_ops.h"
 
 namespace monoid {
-namespace {
-
-// [rows, channel] with dense rows, as the kernels want it: a copy only where the channels are strided.
-Tensor dense_rows(const Tensor& x) { return x.size(1) <= 1 || x.strides()[1] == 1 ? x : x.clone(); }
-
-}  // namespace
-
 Tensor embedding(const Tensor& weight, const Tensor& tokens) {
   check_defined("embedding", "weight", weight);
   check_defined("embedding", "tokens", tokens);
@@ -21,13 +15,13 @@ Tensor embedding(const Tensor& weight, const Tensor& tokens) {
   const int64_t channels = weight.size(1);
   const Tensor places = contiguous(tokens);
   Tensor rows = Tensor::empty({tokens.elements(), channels}, weight.dtype(), weight.device());
-  kernels::embedding(dense_rows(weight), places, rows);
+  kernels::embedding(with_contiguous_rows(weight), places, rows);
   Shape shape = tokens.shape();
   shape.push_back(channels);
   Tensor y = rows.view(shape);
   Tape::record("embedding", {weight}, {y}, [places, shape = weight.shape()](const Tensors& dy) -> Tensors {
     Tensor dweight = Tensor::zeros(shape, dy[0].dtype(), dy[0].device());
-    kernels::embedding_gradient(dense_rows(reshape(dy[0], {places.elements(), shape[1]})), places, dweight);
+    kernels::embedding_gradient(with_contiguous_rows(reshape(dy[0], {places.elements(), shape[1]})), places, dweight);
     return {dweight};
   });
   return y;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -14,12 +15,14 @@
 #include "monoid/kernels/cpu/reduce_lanes.h"
 #include "monoid/kernels/cpu/simd.h"
 #include "monoid/kernels/cpu/strided.h"
+#include "monoid/kernels/cpu/vector_math.h"
 
 namespace monoid::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;   // elements a task
 constexpr int64_t kRowBlock = 2048;   // elements of a row that one set of lanes takes
+constexpr int64_t kShortRow = 128;    // rows below this length run on few lanes
 constexpr int64_t kColumnBlock = 64;  // rows that one tile of columns takes
 constexpr int64_t kTile = 1024;       // columns whose accumulators stay in the L1 cache
 
@@ -34,6 +37,15 @@ struct Add {
   template <class T>
   T operator()(T a, T b) const {
     return a + b;
+  }
+};
+
+// The greater one, and NaN whenever there is one.
+struct Greater {
+  template <class T>
+  T operator()(T a, T b) const {
+    const T greater = a > b ? a : b;
+    return a != a ? a : greater;
   }
 };
 
@@ -61,14 +73,15 @@ AxisView view_axis(const Tensor& x, int axis) {
   return {x.size(axis), x.strides()[axis], StridedRows<2>(shape, {steps, result_steps}), shape.elements()};
 }
 
-// combine over a row of map(x), from the identity.
+// combine over a row of map(x), from the identity. A short row takes few lanes: folding them would be most of the work.
 template <class T, class Map, class Combine>
 inline T reduce_row(const T* x, int64_t step, int64_t count, T identity, Map map, Combine combine) {
-  if (step == 1)
+  if (step != 1)
     return reduce_lanes(
-        count, identity, [=](int64_t i) { return map(x[i]); }, combine);
-  return reduce_lanes(
-      count, identity, [=](int64_t i) { return map(x[i * step]); }, combine);
+        count, identity, [=](int64_t i) { return map(x[i * step]); }, combine);
+  const auto term = [=](int64_t i) { return map(x[i]); };
+  return count < kShortRow ? reduce_in_lanes<8>(count, identity, term, combine)
+                           : reduce_lanes(count, identity, term, combine);
 }
 
 template <class T, class Map, class Combine>
@@ -151,6 +164,65 @@ void reduce_axis(const Tensor& x, int axis, const T* parameters, T* result, T id
   if (blocks > 1) reduce_axis<T>(partial, 0, nullptr, result, identity, Keep{}, combine);
 }
 
+// The first place in a row where sign * x is `best` or x is NaN; there is one.
+template <class Index, class T>
+inline int64_t first_in_row(const T* x, int64_t step, int64_t count, T sign, T best) {
+  constexpr int64_t kStretch = 64;
+  int64_t at = 0;
+  for (; step == 1 && at + kStretch <= count; at += kStretch) {
+    Index hits = 0;
+    for (int64_t i = at; i < at + kStretch; ++i) {
+      hits += sign * x[i] == best ? 1 : 0;
+      hits += x[i] != x[i] ? 1 : 0;
+    }
+    if (hits > 0) break;
+  }
+  while (sign * x[at * step] != best && x[at * step] == x[at * step]) ++at;
+  return at;
+}
+
+// place[output] = the first index along `axis` where sign * x is `best`, or NaN if there is one: then best is NaN too
+// and equals nothing.
+template <class T>
+void find_first(const Tensor& x, int axis, T sign, const T* best, int64_t* place) {
+  using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // as wide as T, to vectorise
+  const AxisView view = view_axis(x, axis);
+  const auto [x_step, y_step] = view.kept.row_steps();
+  const int64_t width = view.kept.row_length(), tiles = ceil_div(width, kTile), extent = view.extent;
+  const bool by_columns = view.by_columns() && extent <= std::numeric_limits<Index>::max();
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, std::min(width, kTile) * extent));
+  parallel_for(view.kept.rows() * tiles, grain, [&](int64_t begin, int64_t end) {
+    std::array<T, kTile> wanted;
+    std::array<Index, kTile> found{};
+    for (int64_t n = begin; n < end; ++n) {
+      const auto [source, target] = view.kept.row_offsets(n / tiles);
+      const int64_t column = n % tiles * kTile, columns = std::min(kTile, width - column);
+      const T* start = x.data<T>() + source + column * x_step;
+      const int64_t output = target + column * y_step;
+      if (!by_columns) {
+        vectorised([&] {
+          for (int64_t i = 0; i < columns; ++i) {
+            place[output + i * y_step] =
+                first_in_row<Index>(start + i * x_step, view.step, extent, sign, best[output + i * y_step]);
+          }
+        });
+        continue;
+      }
+      for (int64_t i = 0; i < columns; ++i) wanted[i] = best[output + i * y_step];
+      vectorised([&] {
+        for (auto at = static_cast<Index>(extent); at-- > 0;) {
+          const T* row = start + at * view.step;
+          for (int64_t i = 0; i < columns; ++i) {
+            const Index equal = sign * row[i] == wanted[i] ? at : found[i];
+            found[i] = row[i] != row[i] ? at : equal;
+          }
+        }
+      });
+      for (int64_t i = 0; i < columns; ++i) place[output + i * y_step] = found[i];
+    }
+  });
+}
+
 // x with neighbouring reduced axes that step evenly made one; the kept axes stay.
 Tensor merge_reduced_axes(const Tensor& x, const Shape& result, std::vector<int>& reduced) {
   Shape shape;
@@ -174,25 +246,50 @@ Tensor merge_reduced_axes(const Tensor& x, const Shape& result, std::vector<int>
 
 }  // namespace
 
-void sum(const Tensor& x, double divisor, Tensor& result) {
+void sum(const Tensor& x, Tensor& result) {
+  std::vector<int> reduced;
+  Tensor rest = merge_reduced_axes(x, result.shape(), reduced);
   dispatch_real("sum", x.dtype(), [&]<class T>() {
-    std::vector<int> reduced;
-    Tensor rest = merge_reduced_axes(x, result.shape(), reduced);
+    // Axes that do not merge go one by one, the innermost first: what is left gets small at once.
     for (; reduced.size() > 1; reduced.pop_back()) {
       Tensor smaller = Tensor::empty(rest.shape().without(reduced.back()), x.dtype());
       reduce_axis<T>(rest, reduced.back(), nullptr, smaller.data<T>(), T(0), Keep{}, Add{});
       rest = smaller;
     }
-    T* y = result.data<T>();
     if (reduced.empty()) {
       result.copy_from(x);
     } else {
-      reduce_axis<T>(rest, reduced.front(), nullptr, y, T(0), Keep{}, Add{});
+      reduce_axis<T>(rest, reduced.front(), nullptr, result.data<T>(), T(0), Keep{}, Add{});
     }
-    if (divisor == 1) return;
+  });
+}
+
+void logsumexp(const Tensor& x, int axis, Tensor& result) {
+  dispatch_real("logsumexp", x.dtype(), [&]<class T>() {
+    constexpr T kInfinity = std::numeric_limits<T>::infinity();
+    Tensor shifts = Tensor::empty_like(result);
+    T *shift = shifts.data<T>(), *y = result.data<T>();
+    reduce_axis<T>(x, axis, nullptr, shift, -kInfinity, Keep{}, Greater{});
+    // An infinite maximum is not subtracted: exp and log carry it through by themselves.
+    for (int64_t i = 0; i < result.elements(); ++i) shift[i] = std::abs(shift[i]) < kInfinity ? shift[i] : T(0);
+    reduce_axis<T>(
+        x, axis, shift, y, T(0), [](T value, T shifted) { return exp(value - shifted); }, Add{});
     parallel_for(result.elements(), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(y[i] / divisor);
+      vectorised([&] {
+        for (int64_t i = begin; i < end; ++i) y[i] = shift[i] + log(y[i]);
+      });
     });
+  });
+}
+
+void arg_extremum(const Tensor& x, int axis, Extremum which, Tensor& index) {
+  dispatch_real(which == Extremum::largest ? "argmax" : "argmin", x.dtype(), [&]<class T>() {
+    const T sign = which == Extremum::largest ? 1 : -1;
+    Tensor best = Tensor::empty(index.shape(), x.dtype());
+    reduce_axis<T>(
+        x, axis, nullptr, best.data<T>(), -std::numeric_limits<T>::infinity(),
+        [sign](T value, T) { return sign * value; }, Greater{});
+    find_first<T>(x, axis, sign, best.data<T>(), index.data<int64_t>());
   });
 }
 

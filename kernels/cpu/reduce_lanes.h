@@ -23,9 +23,8 @@ inline void fold_halves(T* lanes, Combine combine) {
 
 /// combine over term(0), ..., term(count - 1), started from `identity` in every lane. Terms are inline and
 /// branch-free, as for any vectorised loop, and may store what they compute: y[i] = exp(x[i] - shift).
-template <class T, class Term, class Combine>
-inline T reduce_lanes(int64_t count, T identity, Term term, Combine combine) {
-  constexpr int64_t kLanes = kReduceLanes<T>;
+template <int64_t kLanes, class T, class Term, class Combine>
+inline T reduce_in_lanes(int64_t count, T identity, Term term, Combine combine) {
   T lanes[kLanes];
   for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] = identity;
   const int64_t whole = count - count % kLanes;
@@ -35,6 +34,11 @@ inline T reduce_lanes(int64_t count, T identity, Term term, Combine combine) {
   for (int64_t lane = 0; lane < count - whole; ++lane) lanes[lane] = combine(lanes[lane], term(whole + lane));
   detail::fold_halves<kLanes / 2>(lanes, combine);
   return lanes[0];
+}
+
+template <class T, class Term, class Combine>
+inline T reduce_lanes(int64_t count, T identity, Term term, Combine combine) {
+  return reduce_in_lanes<kReduceLanes<T>>(count, identity, term, combine);
 }
 
 /// Sum of term(i), accumulated in T.
