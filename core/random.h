@@ -9,19 +9,19 @@ namespace monoid {
 
 /// Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): four random 32-bit words from
 /// a counter and a key. Stateless, so that any thread of any device can compute any number of the stream.
+/// Rounds are recursion, not a loop, so that a loop over counters vectorises.
+template <int kRounds = 10>
 constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  auto [c0, c1, c2, c3] = counter;
-  auto [k0, k1] = key;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t{0xD2511F53u} * c0, p1 = uint64_t{0xCD9E8D57u} * c2;
-    c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
-    c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
-    c1 = static_cast<uint32_t>(p1);
-    c3 = static_cast<uint32_t>(p0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+  const auto [c0, c1, c2, c3] = counter;
+  const auto [k0, k1] = key;
+  const uint64_t p0 = uint64_t{0xD2511F53u} * c0, p1 = uint64_t{0xCD9E8D57u} * c2;
+  const std::array<uint32_t, 4> next{static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0, static_cast<uint32_t>(p1),
+                                     static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1, static_cast<uint32_t>(p0)};
+  if constexpr (kRounds == 1) {
+    return next;
+  } else {
+    return philox<kRounds - 1>(next, {k0 + 0x9E3779B9u, k1 + 0xBB67AE85u});
   }
-  return {c0, c1, c2, c3};
 }
 
 /// The same from 64-bit halves: the words of block `counter` of the stream `key`.
