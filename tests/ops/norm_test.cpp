@@ -223,14 +223,15 @@ TEST_CASE("norms take packed rows, transposed inputs and expanded gradients as t
 TEST_CASE("norms compute the gradients that are asked for and no others", "[norm]") {
   const Case c = random_case(3, 5, DType::f64);
   const Result expected = reference(Kind::layer, c.x, c.weight, c.bias, c.dy);
+  const Tensors gradients{expected.dx, expected.dweight, expected.dbias};
   for (const int wanted : {0, 1, 2}) {
     Tensors inputs{c.x.detach(), c.weight.detach(), c.bias.detach()};
     inputs[static_cast<size_t>(wanted)].set_requires_grad();
     Tape tape;
     tape.backward(layer_norm(inputs[0], inputs[1], inputs[2], kEps), c.dy);
     for (int i = 0; i < 3; ++i) CHECK(inputs[static_cast<size_t>(i)].grad().defined() == (i == wanted));
-    const Tensor& gradient = std::array{expected.dx, expected.dweight, expected.dbias}[static_cast<size_t>(wanted)];
-    test::check_close_in_norm(inputs[static_cast<size_t>(wanted)].grad(), gradient, 1e-12);
+    test::check_close_in_norm(inputs[static_cast<size_t>(wanted)].grad(), gradients[static_cast<size_t>(wanted)],
+                              1e-12);
   }
 }
 
