@@ -32,6 +32,43 @@ Tensor adopted(const std::string& name, const Tensor& stored, const Tensor& para
   return own;
 }
 
+Tensors gradients_of(const ParameterGroup& group) {
+  Tensors gradients;
+  for (const Tensor& parameter : group.parameters) {
+    const Tensor gradient = parameter.grad();
+    if (gradient.defined()) gradients.push_back(gradient);
+  }
+  return gradients;
+}
+
+double sum_of_squares(const ParameterGroup& group, const Tensors& gradients) {
+  if (gradients.empty()) return 0;
+  Tensor sums = Tensor::zeros({static_cast<int64_t>(gradients.size())}, DType::f64, gradients[0].device());
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    check(gradients[i].device() == sums.device(), "AdamW: group '", group.name, "' has gradients on ", sums.device(),
+          " and ", gradients[i].device(), "; keep a group on one device");
+    const Tensor dense = gradients[i].is_contiguous() ? gradients[i] : gradients[i].clone();
+    kernels::sum_of_squares(dense, sums, static_cast<int64_t>(i));
+  }
+  double square = 0;
+  for (double sum : sums.to_vector<double>()) square += sum;
+  return square;
+}
+
+void limit_norm(const Tensors& gradients, double norm, double limit) {
+  const double scale = limit / (norm + 1e-6);
+  if (!std::isfinite(norm) || scale >= 1) return;
+  for (Tensor gradient : gradients) {
+    if (gradient.is_contiguous()) {
+      kernels::unary(UnaryFunction::scale, gradient, {scale}, gradient);
+    } else {
+      Tensor scaled = Tensor::empty_like(gradient);
+      kernels::unary(UnaryFunction::scale, gradient, {scale}, scaled);
+      gradient.copy_from(scaled);
+    }
+  }
+}
+
 }  // namespace
 
 template <class Self, class Visit>
@@ -95,26 +132,20 @@ void AdamW::step(double learning_rate) {
 
 double AdamW::clip() {
   double total = 0;
-  for (ParameterGroup& group : groups_) {
-    Tensors gradients;
-    for (Tensor& parameter : group.parameters) {
-      const Tensor gradient = dense_gradient(parameter);
-      if (gradient.defined()) gradients.push_back(gradient);
-    }
-    if (gradients.empty()) continue;
-    Tensor sums = Tensor::zeros({static_cast<int64_t>(gradients.size())}, DType::f64, gradients[0].device());
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      check(gradients[i].device() == sums.device(), "AdamW: group '", group.name, "' has gradients on ", sums.device(),
-            " and ", gradients[i].device(), "; keep a group on one device");
-      kernels::sum_of_squares(gradients[i], sums, static_cast<int64_t>(i));
-    }
-    double square = 0;
-    for (double sum : sums.to_vector<double>()) square += sum;
+  for (const ParameterGroup& group : groups_) {
+    const Tensors gradients = gradients_of(group);
+    const double square = sum_of_squares(group, gradients);
     total += square;
-    const double scale = group.clip_norm / (std::sqrt(square) + 1e-6);
-    if (group.clip_norm == 0 || !std::isfinite(square) || scale >= 1) continue;
-    for (Tensor& gradient : gradients) kernels::unary(UnaryFunction::scale, gradient, {scale}, gradient);
+    if (group.clip_norm > 0) limit_norm(gradients, std::sqrt(square), group.clip_norm);
   }
+  return std::sqrt(total);
+}
+
+double AdamW::clip(double norm) {
+  check(norm > 0, "AdamW: clip to ", norm, ", wanted a norm above 0");
+  double total = 0;
+  for (const ParameterGroup& group : groups_) total += sum_of_squares(group, gradients_of(group));
+  for (const ParameterGroup& group : groups_) limit_norm(gradients_of(group), std::sqrt(total), norm);
   return std::sqrt(total);
 }
 

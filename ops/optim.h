@@ -47,6 +47,8 @@ class AdamW {
   /// torch.nn.utils.clip_grad_norm_, and returns the norm over all groups before that. A norm that is not finite is
   /// returned and scales nothing: skip the step then.
   double clip();
+  /// The same with one norm over the gradients of all groups together, whatever limits of their own they have.
+  double clip(double norm);
 
   void zero_grad();
 

@@ -127,6 +127,23 @@ TEST_CASE("a million steps in, bias correction is exact and nothing overflows", 
   }
 }
 
+TEST_CASE("one norm can limit the gradients of all groups together", "[optim]") {
+  const auto leaf = [](double gradient) {
+    Tensor tensor = Tensor::zeros({3}, DType::f64).set_requires_grad();
+    tensor.set_grad(Tensor::full({3}, gradient, DType::f64));
+    return tensor;
+  };
+  Tensor a = leaf(2), b = leaf(-4);
+  AdamW optimizer({{.name = "a", .parameters = {a}}, {.name = "b", .parameters = {b}, .clip_norm = 1e-3}}, {});
+  const double norm = std::sqrt(3 * 4 + 3 * 16.0);
+  CHECK(optimizer.clip(100.0) == Approx(norm).epsilon(1e-13));
+  check_close(a.grad(), Tensor::full({3}, 2, DType::f64), 0);
+  CHECK(optimizer.clip(0.5) == Approx(norm).epsilon(1e-13));
+  check_close(a.grad(), Tensor::full({3}, 2 * 0.5 / (norm + 1e-6), DType::f64), 1e-13);
+  check_close(b.grad(), Tensor::full({3}, -4 * 0.5 / (norm + 1e-6), DType::f64), 1e-13);
+  CHECK_THROWS_WITH(optimizer.clip(0.0), ContainsSubstring("wanted a norm above 0"));
+}
+
 TEST_CASE("groups have their own rate, decay and clipping", "[optim]") {
   Tensor a = leaf({300}, 1, DType::f64), b = leaf({20, 5}, 2, DType::f64), c = leaf({7}, 3, DType::f64);
   const AdamWOptions options{.weight_decay = 0.2};
