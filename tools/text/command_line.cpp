@@ -50,6 +50,10 @@ std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const
     return kExitUsage;
   };
   app.allow_extras();
+  for (CLI::Option* option : app.get_options()) {
+    // A flag given again overrides: scripts add to each other's command lines.
+    if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw) option->take_last();
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {

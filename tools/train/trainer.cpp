@@ -1,0 +1,206 @@
+#include "monoid/tools/train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <iomanip>
+
+#include "monoid/core/atomic_file.h"
+#include "monoid/core/error.h"
+#include "monoid/core/memory.h"
+#include "monoid/core/tape.h"
+#include "monoid/models/checkpoint.h"
+#include "monoid/tools/text/files.h"
+#include "monoid/tools/text/generation.h"
+#include "monoid/tools/text/trained.h"
+#include "monoid/tools/train/interrupt.h"
+
+namespace monoid {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr const char kOptimizerFile[] = "optimizer.safetensors";
+constexpr double kSampleTemperature = 0.8;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Matrices decay, gains and biases do not.
+AdamW make_optimizer(LanguageModel& model, const TrainOptions& options) {
+  Tensors matrices, vectors;
+  for (const NamedTensor& parameter : parameters(model)) {
+    (parameter.value.rank() >= 2 ? matrices : vectors).push_back(parameter.value);
+  }
+  AdamWOptions adam;
+  adam.beta1 = options.beta1;
+  adam.beta2 = options.beta2;
+  return AdamW({{"matrices", matrices, 1, options.weight_decay, 0}, {"vectors", vectors, 1, 0.0, 0}}, adam);
+}
+
+std::string mebibytes(double bytes) { return format_count(bytes / (1 << 20)) + " MiB"; }
+
+std::string describe(const Evaluation& validation) {
+  return str(std::fixed, std::setprecision(4), "validation loss ", validation.loss, " (", validation.bits(),
+             " bits per character)");
+}
+
+}  // namespace
+
+Trainer::Trainer(const TrainOptions& options, const Corpus& corpus, LanguageModel& model, const RunFolder& folder)
+    : options_(options),
+      corpus_(corpus),
+      model_(model),
+      folder_(folder),
+      device_(Device::parse(options.device)),
+      schedule_{options.lr, options.min_lr, options.warmup, options.schedule_end()},
+      crops_(corpus.split.train, options.batch_size, options.context, stream(options, Stream::batches)),
+      windows_(corpus.split.validation, options.context, "validation"),
+      optimizer_(make_optimizer(model, options)),
+      progress_(options.steps) {
+  state_.dropout = stream(options, Stream::dropout);
+  state_.context = options.context;
+  state_.text = corpus.name;
+  state_.text_checksum = corpus.checksum;
+}
+
+void Trainer::resume() {
+  const std::filesystem::path checkpoint = folder_.checkpoint();
+  const TrainerState saved = read_trainer_state(checkpoint / kTrainerFile);
+  check(saved.text_checksum == corpus_.checksum, "--resume: the text ", corpus_.name,
+        " has changed since the run began on ", saved.text, "; start a new run in another --out");
+  optimizer_.load(checkpoint / kOptimizerFile);
+  crops_.generator() = saved.batches;
+  state_ = saved;
+  saved_step_ = saved.step;
+}
+
+int Trainer::run() {
+  log_.emplace(folder_ / kLogFile, state_.step);
+  started_ = Clock::now();
+  if (!saved_step_) save();
+
+  while (state_.step < options_.steps && !interrupt()) {
+    const Step step = take_step();
+    std::optional<Evaluation> validation;
+    if (due(options_.eval_every)) validation = validate();
+    record(step, validation);
+    if (due(options_.save_every)) save();
+  }
+  return finish(interrupt());
+}
+
+Trainer::Step Trainer::take_step() {
+  const Clock::time_point start = Clock::now();
+  const int64_t number = state_.step + 1;
+  const double learning_rate = schedule_(state_.step);
+  optimizer_.zero_grad();
+  double loss = 0;
+  for (int64_t i = 0; i < options_.grad_accum; ++i) {
+    const Batch batch = crops_.next();
+    Tape tape;
+    const Tensor part = model_.loss(batch.tokens.to(device_), batch.targets.to(device_), nullptr, &state_.dropout);
+    loss += part.item() / static_cast<double>(options_.grad_accum);
+    if (!std::isfinite(loss)) stop_at(str("the loss is ", loss), number);
+    tape.backward(part,
+                  Tensor::full(part.shape(), 1.0 / static_cast<double>(options_.grad_accum), part.dtype(), device_));
+  }
+  const double gradient_norm = options_.clip > 0 ? optimizer_.clip(options_.clip) : optimizer_.clip();
+  if (!std::isfinite(gradient_norm)) stop_at(str("the norm of the gradient is ", gradient_norm), number);
+  optimizer_.step(learning_rate);
+
+  state_.step = number;
+  ++steps_here_;
+  ++steps_since_line_;
+  step_seconds_ += seconds_since(start);
+  return {loss, learning_rate, gradient_norm};
+}
+
+void Trainer::record(const Step& step, const std::optional<Evaluation>& validation) {
+  const double tokens = static_cast<double>(options_.grad_accum * options_.batch_size * options_.context);
+  const double speed = tokens * static_cast<double>(steps_since_line_) / step_seconds_;
+  const double left =
+      seconds_since(started_) / static_cast<double>(steps_here_) * static_cast<double>(options_.steps - state_.step);
+  const bool line_due = due(options_.log_every);
+  progress_.step(state_.step, step.loss, speed, left, line_due);
+  if (validation) progress_.line(progress_.place(state_.step) + "  " + describe(*validation));
+  if (!line_due && !validation) return;
+  log_->write({state_.step, step.loss, step.learning_rate, step.gradient_norm, speed, validation});
+  steps_since_line_ = 0;
+  step_seconds_ = 0;
+}
+
+Evaluation Trainer::validate() {
+  const Evaluation validation = evaluate(model_, windows_, options_.batch_size);
+  if (!std::isfinite(validation.loss)) stop_at(str("the validation loss is ", validation.loss), state_.step);
+  if (validation.loss < state_.best_loss) {
+    state_.best_loss = validation.loss;
+    save_best();
+  }
+  return validation;
+}
+
+// Parameters that no longer give a finite loss must not replace good ones, so a checkpoint is tried before it is kept.
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  const Batch trial = windows_.at(0, 1);
+  const double loss = model_.loss(trial.tokens.to(device_), trial.targets.to(device_)).item();
+  if (!std::isfinite(loss)) stop_at(str("the loss after the step is ", loss), state_.step);
+
+  replace_folder_atomically(folder_.checkpoint(), [&](const std::filesystem::path& temporary) {
+    write_trained(temporary);
+    optimizer_.save(temporary / kOptimizerFile);
+  });
+  saved_step_ = state_.step;
+}
+
+void Trainer::save_best() {
+  replace_folder_atomically(folder_.best(), [&](const std::filesystem::path& temporary) { write_trained(temporary); });
+}
+
+void Trainer::write_trained(const std::filesystem::path& folder) {
+  state_.batches = crops_.generator();
+  write_model(folder, model_);
+  write_file_atomically(folder / kVocabularyFile, corpus_.vocabulary.json());
+  write_trainer_state(folder / kTrainerFile, state_);
+}
+
+std::string Trainer::write_sample() {
+  std::string text;
+  Generator generator = stream(options_, Stream::sample);
+  generate(model_, corpus_.vocabulary, "", options_.sample_length, {.temperature = kSampleTemperature}, generator,
+           [&](const std::string& piece) {
+             text += piece;
+             return true;
+           });
+  write_file_atomically(folder_ / kSampleFile, text + "\n");
+  return text;
+}
+
+int Trainer::finish(int signal) {
+  save();
+  if (!signal && options_.sample_length > 0) progress_.line(str("\n", write_sample(), "\n"));
+
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const std::string done = signal ? str("stopped by a signal after step ", state_.step, ", go on with --resume")
+                                  : str("done after step ", state_.step);
+  progress_.line(str(done, ": ", format_duration(seconds_since(started_)), ", peak memory ",
+                     mebibytes(static_cast<double>(memory_stats(device_).peak_reserved)), " in tensors, ",
+                     mebibytes(static_cast<double>(usage.ru_maxrss) * 1024), " in all; saved in ",
+                     folder_.path().string()));
+  constexpr int kSignalExit = 128;  // as a shell reports a signal
+  return signal ? kSignalExit + signal : 0;
+}
+
+bool Trainer::due(int64_t every) const {
+  return state_.step == options_.steps || (every > 0 && state_.step % every == 0);
+}
+
+void Trainer::stop_at(const std::string& what, int64_t step) const {
+  fail(what.c_str(), " at step ", step, ", so training stops; ",
+       saved_step_ ? str("the checkpoint of step ", *saved_step_, " in ", folder_.checkpoint().string(), " is good")
+                   : str("there is no good checkpoint"),
+       ", try a lower --lr");
+}
+
+}  // namespace monoid
