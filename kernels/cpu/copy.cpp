@@ -2,6 +2,8 @@
 
 #include "monoid/core/copy.h"
 
+#include <algorithm>
+
 #include "monoid/core/parallel.h"
 #include "monoid/kernels/cpu/simd.h"
 #include "monoid/kernels/cpu/strided.h"
@@ -42,8 +44,51 @@ void for_each_row(const StridedRows<N>& strided, Row row) {
   });
 }
 
+// The axis along which neighbours are adjacent in memory, -1 if there is none.
+int dense_axis(const Tensor& x) {
+  for (int axis = x.rank() - 1; axis >= 0; --axis) {
+    if (x.strides()[axis] == 1 && x.size(axis) > 1) return axis;
+  }
+  return -1;
+}
+
+// Copies where the two sides are dense along different axes, by tiles small enough that every cache line read or
+// written is used up while it is near. False if this is not such a copy.
+template <class T>
+bool copy_transposed(const Tensor& from, Tensor& to) {
+  constexpr int64_t kHeight = 32, kWidth = 8;
+  const int in_axis = dense_axis(from), out_axis = dense_axis(to);
+  if (in_axis < 0 || out_axis < 0 || in_axis == out_axis) return false;
+  const StridedRows<2> planes(to.shape().with(in_axis, 1).with(out_axis, 1), {from.strides(), to.strides()});
+  const int64_t height = to.size(in_axis), width = to.size(out_axis);
+  const int64_t in_step = from.strides()[out_axis], out_step = to.strides()[in_axis];
+  const int64_t strips = (height + kHeight - 1) / kHeight, count = planes.rows() * planes.row_length() * strips;
+  const T* source = from.data<T>();
+  T* target = to.data<T>();
+  parallel_for(count, std::max<int64_t>(1, kGrain / (width * std::min(height, kHeight))),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t n = begin; n < end; ++n) {
+                   const int64_t plane = n / strips, top = n % strips * kHeight, along = plane % planes.row_length();
+                   const auto offsets = planes.row_offsets(plane / planes.row_length());
+                   const int64_t rows = std::min(kHeight, height - top);
+                   const T* in = source + offsets[0] + along * planes.row_steps()[0] + top;
+                   T* out = target + offsets[1] + along * planes.row_steps()[1] + top * out_step;
+                   for (int64_t left = 0; left < width; left += kWidth) {
+                     const int64_t columns = std::min(kWidth, width - left);
+                     for (int64_t i = 0; i < rows; ++i) {
+                       for (int64_t j = left; j < left + columns; ++j) out[i * out_step + j] = in[i + j * in_step];
+                     }
+                   }
+                 }
+               });
+  return true;
+}
+
 template <class From, class To>
 void copy_typed(const Tensor& from, Tensor& to) {
+  if constexpr (std::is_same_v<From, To>) {
+    if (copy_transposed<To>(from, to)) return;
+  }
   const StridedRows<2> strided(to.shape(), {from.strides(), to.strides()});
   const auto [from_step, to_step] = strided.row_steps();
   const From* source = from.data<From>();

@@ -148,6 +148,29 @@ TEST_CASE("contiguous copies only what is not", "[shape]") {
   check_identical(y, numbers({0, 3, 1, 4, 2, 5}, {3, 2}));
 }
 
+TEST_CASE("copies of permuted tensors put every element in its place", "[shape]") {
+  for (const Shape& shape :
+       {Shape{2, 2, 2}, Shape{1, 70, 33}, Shape{37, 1, 65}, Shape{3, 5, 7}, Shape{130, 9, 2}, Shape{4, 0, 3}}) {
+    for (const std::vector<int>& axes : std::vector<std::vector<int>>{{0, 2, 1}, {1, 0, 2}, {2, 1, 0}, {1, 2, 0}}) {
+      CAPTURE(shape, axes);
+      const Tensor x = counting(shape), y = permute(x, axes), copy = contiguous(y);
+      REQUIRE(copy.is_contiguous());
+      const Strides steps = contiguous_strides(y.shape());
+      int64_t wrong = 0;
+      for (int64_t n = 0; n < y.elements(); ++n) {
+        int64_t from = 0;
+        for (int i = 0; i < 3; ++i) from += n / steps[i] % y.size(i) * y.strides()[i];
+        wrong += copy.data<float>()[n] != static_cast<float>(from);
+      }
+      CHECK(wrong == 0);
+      Tensor back = Tensor::zeros(shape);
+      Tensor back_view = permute(back, axes);
+      back_view.copy_from(copy);  // dense reads, strided writes
+      check_identical(back, x);
+    }
+  }
+}
+
 TEST_CASE("gather reads along an axis, for any shape, layout and integer type", "[shape][gather]") {
   Generator generator(8);
   for (const auto& [shape, axis, count] :
