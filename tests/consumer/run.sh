@@ -5,6 +5,7 @@ set -euo pipefail
 way=$1 build=$2 cmake=$3
 consumer=$(cd "$(dirname "$0")" && pwd)
 work=$build/consumer/$way
+launcher=$(command -v ccache || true)
 rm -rf "$work"
 mkdir -p "$work"
 
@@ -15,7 +16,7 @@ case $way in
     ;;
   subdirectory)
     "$cmake" -S "$consumer" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-      -DMONOID_SOURCE="$consumer/../.." -DBUILD_SHARED_LIBS=ON
+      -DMONOID_SOURCE="$consumer/../.." -DBUILD_SHARED_LIBS=ON -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher"
     ;;
 esac
 "$cmake" --build "$work/build"
