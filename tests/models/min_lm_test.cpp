@@ -4,6 +4,10 @@
 #include <filesystem>
 
 #include "monoid/core/parallel.h"
+#include "monoid/ops/dropout.h"
+#include "monoid/ops/embedding.h"
+#include "monoid/ops/matmul.h"
+#include "monoid/ops/norm.h"
 #include "monoid/tests/layers/layer_support.h"
 
 namespace monoid {
@@ -236,6 +240,22 @@ TEST_CASE("minLM drops out only when given a generator, and the same generator d
   CHECK(dropped.to_vector<float>() != plain.to_vector<float>());
   test::check_identical(model.forward(tokens, nullptr, &again), dropped);
   CHECK(model.forward(tokens, nullptr, &other).to_vector<float>() != dropped.to_vector<float>());
+}
+
+TEST_CASE("minLM's dropout acts on the stream itself after each layer", "[minlm]") {
+  const MinLmConfig config{.num_tokens = 7, .dim = 8, .depth = 2, .dropout = 0.4};
+  MinLm model = make(config, DType::f32);
+  std::map<std::string, Tensor> weights;
+  for (NamedTensor& parameter : parameters(model)) {
+    if (parameter.name.starts_with("layers.")) parameter.value.fill(0);  // every layer is the identity now
+    weights[parameter.name] = parameter.value;
+  }
+  const Tensor tokens = tokens_of(config, {2, 5});
+  Generator expected_generator(4), generator(4);
+  Tensor x = embedding(weights.at("embedding.weight"), tokens);
+  for (int layer = 0; layer < 2; ++layer) x = dropout(x, config.dropout, expected_generator);
+  const Tensor expected = linear(rms_norm(x, weights.at("norm.weight")), weights.at("to_logits.weight"));
+  test::check_identical(model.forward(tokens, nullptr, &generator), expected);
 }
 
 TEST_CASE("minLM gives the same bits on any number of threads", "[minlm]") {

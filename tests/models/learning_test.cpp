@@ -1,0 +1,68 @@
+#include <algorithm>
+
+#include "monoid/core/tape.h"
+#include "monoid/models/min_lm.h"
+#include "monoid/ops/optim.h"
+#include "monoid/ops/shape_ops.h"
+#include "monoid/tests/support/catch.h"
+
+namespace monoid {
+namespace {
+
+const std::string kText = "to be, or not to be: that is the question: whether 'tis nobler i";
+
+Tensor tokens_of(const std::string& text) {
+  return Tensor::from(std::vector<int64_t>(text.begin(), text.end()), {1, static_cast<int64_t>(text.size())});
+}
+
+// Trains until the loss is below `wanted`, and returns the last loss.
+double train(LanguageModel& model, const std::string& text, int steps, double wanted) {
+  ParameterGroup group{.name = "all", .clip_norm = 1};
+  for (const NamedTensor& parameter : parameters(model)) group.parameters.push_back(parameter.value);
+  AdamW optimizer({group}, {.learning_rate = 1e-2});
+  const Tensor tokens = tokens_of(text.substr(0, text.size() - 1)), targets = tokens_of(text.substr(1));
+  double last = 0;
+  for (int step = 0; step < steps; ++step) {
+    Tape tape;
+    const Tensor loss = model.loss(tokens, targets);
+    last = loss.item();
+    if (last < wanted) break;
+    tape.backward(loss);
+    optimizer.clip();
+    optimizer.step();
+    optimizer.zero_grad();
+  }
+  return last;
+}
+
+// The likeliest token each time, one token a call.
+std::string continue_greedily(LanguageModel& model, const std::string& start, size_t length) {
+  State state;
+  std::string text = start;
+  Tensor logits = model.forward(tokens_of(start), &state);
+  while (text.size() < length) {
+    const std::vector<float> last = select(logits, 1, -1).to_vector<float>();
+    text += static_cast<char>(std::max_element(last.begin(), last.end()) - last.begin());
+    logits = model.forward(tokens_of(text.substr(text.size() - 1)), &state);
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("minLM learns a 64-character text by heart and recites it token by token", "[minlm][learning]") {
+  REQUIRE(kText.size() == 64);
+  for (const bool use_lstm : {false, true}) {
+    for (const bool enable_conv : {false, true}) {
+      CAPTURE(use_lstm, enable_conv);
+      Generator init(1);
+      MinLm model(
+          {.num_tokens = 128, .dim = 32, .depth = 2, .ff_mult = 2, .use_lstm = use_lstm, .enable_conv = enable_conv},
+          init);
+      CHECK(train(model, kText, 300, 0.02) < 0.02);
+      CHECK(continue_greedily(model, "to b", kText.size()) == kText);
+    }
+  }
+}
+
+}  // namespace monoid
