@@ -242,6 +242,26 @@ TEST_CASE("minLM drops out only when given a generator, and the same generator d
   CHECK(model.forward(tokens, nullptr, &other).to_vector<float>() != dropped.to_vector<float>());
 }
 
+TEST_CASE("the loss is the mean cross-entropy of the forward, with its state and its dropout", "[minlm]") {
+  const MinLmConfig config{.num_tokens = 7, .dim = 8, .depth = 2, .dropout = 0.4};
+  MinLm model = make(config);
+  const Tensor tokens = tokens_of(config, {2, 5}), targets = tokens_of(config, {2, 5}, 3);
+  State loss_state, forward_state;
+  Generator loss_dropout(4), forward_dropout(4);
+  for (int window = 0; window < 2; ++window) {
+    const Tensor loss = model.loss(tokens, targets, &loss_state, &loss_dropout);
+    const std::vector<double> logits = model.forward(tokens, &forward_state, &forward_dropout).to_vector<double>();
+    const std::vector<int64_t> wanted = targets.to_vector<int64_t>();
+    double total = 0;
+    for (size_t row = 0; row < wanted.size(); ++row) {
+      double sum = 0;
+      for (size_t token = 0; token < 7; ++token) sum += std::exp(logits[row * 7 + token]);
+      total += std::log(sum) - logits[row * 7 + static_cast<size_t>(wanted[row])];
+    }
+    CHECK(loss.item() == Approx(total / static_cast<double>(wanted.size())).epsilon(1e-12));
+  }
+}
+
 TEST_CASE("minLM's dropout acts on the stream itself after each layer", "[minlm]") {
   const MinLmConfig config{.num_tokens = 7, .dim = 8, .depth = 2, .dropout = 0.4};
   MinLm model = make(config, DType::f32);
