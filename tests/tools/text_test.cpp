@@ -111,13 +111,15 @@ TEST_CASE("text that is not UTF-8 is an error that suggests bytes", "[tools][tex
 
 TEST_CASE("splits are the usual ones", "[tools][text]") {
   const auto sizes = [](int64_t count, double validation, double test) {
-    const Split split = split_tokens(counting(count), validation, test);
+    const std::vector<Token> tokens = counting(count);
+    const Split split = split_tokens(tokens, validation, test);
     return std::vector<size_t>{split.train.size(), split.validation.size(), split.test.size()};
   };
   CHECK(sizes(1'115'394, 0.1, 0) == std::vector<size_t>{1'003'854, 111'540, 0});
   CHECK(sizes(1'000'000, 0.05, 0.05) == std::vector<size_t>{900'000, 50'000, 50'000});
   CHECK(sizes(10, 0.25, 0) == std::vector<size_t>{7, 3, 0});
-  const Split split = split_tokens(counting(100), 0.1, 0.1);
+  const std::vector<Token> tokens = counting(100);
+  const Split split = split_tokens(tokens, 0.1, 0.1);
   CHECK(split.train.back() == 79);
   CHECK(split.validation.front() == 80);
   CHECK(split.test.front() == 90);

@@ -206,6 +206,8 @@ TEST_CASE("train lists its models and says what it is", "[tools][train]") {
     CHECK_THAT(help, ContainsSubstring(str("--", flag, " ")));
   }
   CHECK_THAT(help, ContainsSubstring("minlm-shakespeare"));
+  const ScopedVariable elsewhere("MONOID_SOURCE", "/nowhere");
+  CHECK_THAT(run_well("train", {"--help"}), ContainsSubstring("--model"));
 }
 
 TEST_CASE("on a terminal the progress is one line that is rewritten", "[tools][train]") {

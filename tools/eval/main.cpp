@@ -20,10 +20,7 @@ struct EvalOptions {
 };
 
 // A file is read whole, a dataset's validation part only, unless --part says otherwise.
-std::vector<Token> evaluated_tokens(const EvalOptions& options, const Vocabulary& vocabulary) {
-  check(options.data.empty() != options.dataset.empty(), "wanted a text: either --data FILE or --dataset NAME");
-  const Text text = options.data.empty() ? load_dataset(options.dataset, options.data_dir) : load_text(options.data);
-  const std::vector<Token> tokens = vocabulary.encode(text.content);
+std::span<const Token> chosen_part(const EvalOptions& options, const Text& text, std::span<const Token> tokens) {
   const std::string part = !options.part.empty() ? options.part : options.data.empty() ? "validation" : "all";
   if (part == "all") return tokens;
   const bool custom = options.val_fraction > 0;
@@ -52,12 +49,15 @@ int evaluate_checkpoint(int argc, const char* const* argv) {
   app.add_option("--threads", options.threads, "CPU threads (0: as many as the machine has)")->capture_default_str();
   add_version(app);
   if (const auto done = parse_command_line(app, argc, argv)) return *done;
+  check(options.data.empty() != options.dataset.empty(), "wanted a text: either --data FILE or --dataset NAME");
   check(options.batch_size >= 1, "--batch-size is ", options.batch_size, ", wanted at least 1");
   check(options.context >= 0, "--context is ", options.context, ", wanted 0 (as in training) or more");
   if (options.threads > 0) set_threads(static_cast<int>(options.threads));
 
   const Trained trained = load_trained(options.checkpoint, Device::parse(options.device));
-  const std::vector<Token> tokens = evaluated_tokens(options, trained.vocabulary);
+  const Text text = options.data.empty() ? load_dataset(options.dataset, options.data_dir) : load_text(options.data);
+  const std::vector<Token> all = trained.vocabulary.encode(text.content);
+  const std::span<const Token> tokens = chosen_part(options, text, all);
   const int64_t context = options.context > 0 ? options.context : trained.context;
   const Evaluation result = options.carry_state
                                 ? evaluate_carried(*trained.model, tokens, context)

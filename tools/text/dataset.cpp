@@ -97,17 +97,16 @@ Text load_dataset(const std::string& name, const fs::path& data_dir) {
 
 Text load_text(const fs::path& file) { return {file.filename().string(), read_text(file)}; }
 
-Split split_tokens(const std::vector<Token>& tokens, double validation_fraction, double test_fraction) {
+Split split_tokens(std::span<const Token> tokens, double validation_fraction, double test_fraction) {
   const double held_out = validation_fraction + test_fraction;
   check(validation_fraction > 0 && test_fraction >= 0 && held_out < 1, "split: the validation and test parts take ",
         validation_fraction, " and ", test_fraction,
         " of the text; wanted a validation part above 0 and something left to train on");
   const auto count = static_cast<double>(tokens.size());
-  const auto train = static_cast<std::ptrdiff_t>(count * (1 - held_out));
-  const auto test =
-      static_cast<std::ptrdiff_t>(std::round((count - static_cast<double>(train)) * test_fraction / held_out));
-  const auto first = tokens.begin();
-  return {{first, first + train}, {first + train, tokens.end() - test}, {tokens.end() - test, tokens.end()}};
+  const auto train = static_cast<size_t>(count * (1 - held_out));
+  const size_t rest = tokens.size() - train;
+  const auto test = static_cast<size_t>(std::round(static_cast<double>(rest) * test_fraction / held_out));
+  return {tokens.first(train), tokens.subspan(train, rest - test), tokens.last(test)};
 }
 
 }  // namespace monoid

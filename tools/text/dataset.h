@@ -2,7 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,11 +29,12 @@ Text load_dataset(const std::string& name, const std::filesystem::path& data_dir
 /// Any text file, also gzipped.
 Text load_text(const std::filesystem::path& file);
 
+/// Views of the parts of a text.
 struct Split {
-  std::vector<Token> train, validation, test;
+  std::span<const Token> train, validation, test;
 };
 
 /// Cuts a text in this order: the training part, then validation, then test.
-Split split_tokens(const std::vector<Token>& tokens, double validation_fraction, double test_fraction);
+Split split_tokens(std::span<const Token> tokens, double validation_fraction, double test_fraction);
 
 }  // namespace monoid

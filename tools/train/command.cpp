@@ -71,9 +71,12 @@ std::string default_folder(const TrainOptions& options) {
 
 std::vector<std::string> preset_names() {
   std::vector<std::string> names;
-  std::error_code none;
-  for (const auto& file : fs::directory_iterator(source_root() / "tools/train/presets", none)) {
-    if (file.path().extension() == ".json") names.push_back(file.path().stem().string());
+  try {
+    for (const auto& file : fs::directory_iterator(source_root() / "tools/train/presets")) {
+      if (file.path().extension() == ".json") names.push_back(file.path().stem().string());
+    }
+  } catch (const std::exception&) {
+    // Without the source tree there are no presets, and --help still helps.
   }
   std::sort(names.begin(), names.end());
   return names;

@@ -14,8 +14,9 @@ Corpus load_corpus(const TrainOptions& options) {
     text.test_fraction = 0;
   }
   const Vocabulary vocabulary(text.kind, text.content);
-  return {text.name, checksum(text.content), vocabulary,
-          split_tokens(vocabulary.encode(text.content), text.validation_fraction, text.test_fraction)};
+  Corpus corpus{text.name, checksum(text.content), vocabulary, vocabulary.encode(text.content), {}};
+  corpus.split = split_tokens(corpus.tokens, text.validation_fraction, text.test_fraction);
+  return corpus;
 }
 
 }  // namespace monoid

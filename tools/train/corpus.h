@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "monoid/tools/text/dataset.h"
 #include "monoid/tools/train/options.h"
@@ -13,7 +14,8 @@ struct Corpus {
   std::string name;
   uint32_t checksum;
   Vocabulary vocabulary;
-  Split split;
+  std::vector<Token> tokens;
+  Split split;  // of `tokens`, and so of this object or what it is moved to
 };
 
 /// The text that --dataset or --data names, read with the vocabulary and split that the options ask for.
