@@ -90,6 +90,10 @@ struct LogStep {
   Row row(int64_t batch, int64_t time, int64_t channel) const {
     return {log_a.at(batch, time, channel), log_b.at(batch, time, channel), states.at(batch, time, channel)};
   }
+  void prefetch(int64_t batch, int64_t time, ChannelTile tile) const {
+    prefetch_row(log_a.at(batch, time, tile.begin), tile.width);
+    prefetch_row(log_b.at(batch, time, tile.begin), tile.width);
+  }
 };
 
 // The new term's share of the sum is a gate, z = sigmoid(log_b_t - (log_a_t + log h_{t-1})): delta splits into z delta

@@ -94,6 +94,10 @@ struct GatedForward {
   Row row(int64_t batch, int64_t time, int64_t channel) const {
     return {Cell<T, const T>(packed.at(batch, time, channel), channels), states.at(batch, time, channel)};
   }
+  void prefetch(int64_t batch, int64_t time, ChannelTile tile) const {
+    for (int64_t part = 0; part < Cell<T, const T>::kParts; ++part)
+      prefetch_row(packed.at(batch, time, tile.begin + part * channels), tile.width);
+  }
 };
 
 // carry_t = (1 - z_t) (dh_t + carry_{t+1}); the logit's gradient is delta (g - h_{t-1}) z (1 - z).

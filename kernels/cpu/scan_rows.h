@@ -25,6 +25,8 @@ namespace monoid::cpu {
 //     T advance(channel, T state)         does the step: writes its outputs, returns the next state
 //     T begin(channel)                    the same where there is no state
 //     element(channel)                    what `combine(Summary, element)` takes
+//   prefetch(batch, time, tile)         optional: asks for the rows that `row` will read. Up to half again as fast from
+//                                       DRAM where a step computes much and reads little; a loss elsewhere
 
 constexpr int64_t kWidestTile = 2048;       // channels of a state row
 constexpr int64_t kNarrowestTile = 256;     // narrower rows lose to page crossings
@@ -113,6 +115,16 @@ inline int64_t tile_width(const ScanShape& shape) {
   return std::min(kWidestTile, (narrow + 63) / 64 * 64);
 }
 
+/// Asks for a row before it is read: a row a step away is on another page, where the hardware does not look ahead. The
+/// empty asm keeps the loop from being vectorised, which would drop the prefetches.
+template <class T>
+void prefetch_row(const T* row, int64_t width) {
+  for (int64_t c = 0; c < width; c += static_cast<int64_t>(64 / sizeof(T))) {
+    __builtin_prefetch(row + c);
+    asm volatile("");
+  }
+}
+
 /// Runs steps [begin, end) over one tile; `state` is a row in the cache. `fresh`: no state enters the first one.
 template <class T, class Step>
 void walk(const Step& step, const ScanShape& shape, int64_t batch, ChannelTile tile, int64_t begin, int64_t end,
@@ -125,6 +137,9 @@ void walk(const Step& step, const ScanShape& shape, int64_t batch, ChannelTile t
       for (int64_t c = 0; c < tile.width; ++c) state[c] = row.begin(c);
     }
     for (; i < end; ++i) {
+      if constexpr (requires { step.prefetch(batch, i, tile); }) {
+        if (i + 1 < end) step.prefetch(batch, shape.time_of(i + 1), tile);
+      }
       const auto row = step.row(batch, shape.time_of(i), tile.begin);
 #pragma GCC ivdep
       for (int64_t c = 0; c < tile.width; ++c) state[c] = row.advance(c, state[c]);
