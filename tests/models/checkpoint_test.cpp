@@ -3,7 +3,7 @@
 #include "monoid/models/catalog.h"
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/compare.h"
-#include "monoid/tests/tools/temporary.h"
+#include "monoid/tests/support/temporary_folder.h"
 
 namespace monoid {
 namespace {

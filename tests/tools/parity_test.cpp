@@ -2,7 +2,7 @@
 
 #include "monoid/core/safetensors.h"
 #include "monoid/tests/support/catch.h"
-#include "monoid/tests/tools/temporary.h"
+#include "monoid/tests/support/temporary_folder.h"
 #include "monoid/tools/parity/compare.h"
 
 namespace monoid::parity {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "monoid/tests/support/catch.h"
-#include "monoid/tests/tools/temporary.h"
+#include "monoid/tests/support/temporary_folder.h"
 
 namespace monoid::test {
 

@@ -2,7 +2,7 @@
 
 #include "monoid/core/error.h"
 #include "monoid/tests/support/catch.h"
-#include "monoid/tests/tools/temporary.h"
+#include "monoid/tests/support/temporary_folder.h"
 #include "monoid/tools/text/batches.h"
 #include "monoid/tools/text/dataset.h"
 #include "monoid/tools/text/files.h"

@@ -26,7 +26,8 @@ void RunFolder::begin() {
         error ? error.message() : "it is a file", "; choose another with --out");
   if (overwrite_) {
     // Only what a run writes: the folder may hold other things.
-    for (const fs::path& old : {path_ / kConfigFile, path_ / kLogFile, path_ / kSampleFile, checkpoint(), best()}) {
+    for (const fs::path& old :
+         {path_ / kConfigFile, path_ / kLogFile, path_ / kPlotFile, path_ / kSampleFile, checkpoint(), best()}) {
       fs::remove_all(old, error);
       check(!error, "cannot remove ", old, " of the run to overwrite: ", error.message());
     }

@@ -10,10 +10,11 @@ namespace monoid {
 
 inline constexpr const char kConfigFile[] = "config.json";
 inline constexpr const char kLogFile[] = "log.jsonl";
+inline constexpr const char kPlotFile[] = "loss.svg";
 inline constexpr const char kSampleFile[] = "sample.txt";
 
 /// Where a run lives: config.json, log.jsonl, checkpoint/ (the latest, to resume from), best/ (the parameters with the
-/// lowest validation loss) and sample.txt.
+/// lowest validation loss), loss.svg and sample.txt.
 class RunFolder {
  public:
   /// Refuses a folder with something in it unless the options resume or overwrite; touches nothing yet.

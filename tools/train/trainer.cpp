@@ -14,6 +14,7 @@
 #include "monoid/tools/text/generation.h"
 #include "monoid/tools/text/trained.h"
 #include "monoid/tools/train/interrupt.h"
+#include "monoid/tools/train/loss_plot.h"
 
 namespace monoid {
 namespace {
@@ -125,6 +126,7 @@ void Trainer::record(const Step& step, const std::optional<Evaluation>& validati
   if (validation) progress_.line(progress_.place(state_.step) + "  " + describe(*validation));
   if (!line_due && !validation) return;
   log_->write({state_.step, step.loss, step.learning_rate, step.gradient_norm, speed, validation});
+  if (validation) write_loss_plot(folder_ / kLogFile, folder_ / kPlotFile, options_.model + " on " + corpus_.name);
   steps_since_line_ = 0;
   step_seconds_ = 0;
 }
