@@ -115,25 +115,50 @@ void fold(Product<T>& p) {
   fold_all(p.summed, [&](const Axis& axis) { return fold_into_inner(p, axis); });
 }
 
+// Whether thin_gemm would take dot products with the columns of b.
+template <class T>
+bool by_columns(const Matrix<T>& b) {
+  return b.row_step == 1 && b.column_step != 1;
+}
+
+// Up to kFlatRows, products of at most kFlatWork multiply-adds, which OpenBLAS runs without packing their operands, are
+// up to three times faster than long ones; so a tile is narrow, and its k is walked in steps of kFlatDepth.
+constexpr int64_t kFlatRows = 32, kFlatWork = 3 << 17, kFlatDepth = 384;
+
 struct Grid {
-  int64_t tile_m, tile_n, slices, piece;  // piece: tiles a task
+  int64_t tile_m, tile_n, depth;  // depth: of one product
+  int64_t slices, piece;          // piece: tiles a task
   bool thin;
 };
 
-// Large tiles waste the least on packing, small ones feed more threads; kTiles is enough for both. Never a function of
-// the number of threads.
-Grid choose_grid(int64_t m, int64_t n, int64_t k, int64_t batch) {
-  constexpr int64_t kTiles = 16, kLargest = 512, kSmallest = 128, kSlice = 1024, kUnroll = 16;
-  constexpr int64_t kThinTile = 1 << 16, kPiece = 1 << 19;  // elements of b a tile reads, multiply-adds a task
-  Grid grid{m, n, 1, 1, m <= kThinRows};
-  const auto tiles = [&] { return batch * ceil_div(m, grid.tile_m) * ceil_div(n, grid.tile_n); };
-  if (grid.thin) {
-    grid.tile_n = std::clamp(kThinTile / std::max<int64_t>(k, 1) / 64 * 64, int64_t{64}, std::max<int64_t>(n, 64));
-  } else {
-    grid.tile_m = grid.tile_n = kLargest;
-    while (tiles() < kTiles && std::max(grid.tile_m, grid.tile_n) > kSmallest) {
-      (std::min(m, grid.tile_m) >= std::min(n, grid.tile_n) ? grid.tile_m : grid.tile_n) /= 2;
+// Large tiles waste the least on packing (512: 5%, 256: 12%, 128: 25% of one core's rate), so they shrink only until
+// there are a few for every core of a small machine; a long k is sliced first. Never a function of the thread count.
+Grid choose_grid(int64_t m, int64_t n, int64_t k, int64_t batch, bool b_by_columns) {
+  constexpr int64_t kLargest = 512, kTiles = 8, kFew = 4, kSlice = 1024, kUnroll = 16;
+  constexpr int64_t kThinTile = 1 << 16;                   // elements of b a thin tile reads
+  constexpr int64_t kTask = 1 << 20, kThinTask = 1 << 18;  // multiply-adds worth a task
+  Grid grid{m, n, k, 1, 1, m <= kThinRows};
+  const auto tiles = [&] { return batch * ceil_div(m, grid.tile_m) * ceil_div(n, grid.tile_n) * grid.slices; };
+  const auto slice = [&] { grid.slices = std::clamp(k / kSlice, int64_t{1}, ceil_div(kTiles, tiles())); };
+  const auto shrink = [&](int64_t smallest, int64_t wanted) {
+    while (tiles() < wanted && std::max(grid.tile_m, grid.tile_n) > smallest) {
+      int64_t& larger = grid.tile_m >= grid.tile_n ? grid.tile_m : grid.tile_n;
+      larger = std::max(smallest, larger / 2);
     }
+  };
+  if (grid.thin) {
+    grid.tile_n = std::min(n, std::max<int64_t>(64, b_by_columns ? kThinTile / std::max<int64_t>(k, 1) : kLargest));
+    slice();
+  } else if (m <= kFlatRows) {
+    grid.depth = kFlatDepth;
+    grid.tile_n = std::min(n, kFlatWork / (m * std::min(k, kFlatDepth) + 1) / kUnroll * kUnroll);
+    slice();
+  } else {
+    grid.tile_m = std::min(m, kLargest);
+    grid.tile_n = std::min(n, kLargest);
+    slice();
+    shrink(256, kTiles);
+    shrink(128, kFew);
     const auto even = [](int64_t extent, int64_t tile) {
       const int64_t size = ceil_div(extent, ceil_div(extent, tile));
       return ceil_div(size, kUnroll) * kUnroll;
@@ -141,9 +166,8 @@ Grid choose_grid(int64_t m, int64_t n, int64_t k, int64_t batch) {
     grid.tile_m = even(m, grid.tile_m);
     grid.tile_n = even(n, grid.tile_n);
   }
-  if (tiles() < kTiles) grid.slices = std::clamp(k / kSlice, int64_t{1}, ceil_div(kTiles, tiles()));
   const int64_t work = std::min(m, grid.tile_m) * std::min(n, grid.tile_n) * std::max<int64_t>(k / grid.slices, 1);
-  grid.piece = ceil_div(grid.thin ? kPiece / 8 : kPiece, work);
+  grid.piece = ceil_div(grid.thin ? kThinTask : kTask, work);
   return grid;
 }
 
@@ -200,7 +224,7 @@ void multiply(bool thin, T alpha, const Matrix<const T>& a, const Matrix<const T
 template <class T>
 void run(const Product<T>& p) {
   const int64_t batch = p.moving.count(), sums = p.k() == 0 || p.alpha == T(0) ? 0 : p.summed.count();
-  const Grid grid = choose_grid(p.m(), p.n(), p.k() * std::max<int64_t>(sums, 1), batch);
+  const Grid grid = choose_grid(p.m(), p.n(), p.k() * std::max<int64_t>(sums, 1), batch, by_columns(p.b));
   const int64_t rows = ceil_div(p.m(), grid.tile_m), columns = ceil_div(p.n(), grid.tile_n);
   // Slices cut the sequence of (summed index, k) into ranges of k; with summed axes left over they cut those instead.
   const int64_t slices = std::min(grid.slices, std::max<int64_t>(1, p.summed.empty() ? p.k() : sums));
@@ -218,8 +242,12 @@ void run(const Product<T>& p) {
     const int64_t first = p.summed.empty() ? 0 : slice * slice_sums, last = std::min(sums, first + slice_sums);
     for (int64_t sum = first; sum < last && depth > 0; ++sum) {
       const Offsets at = p.summed.offsets(sum);
-      multiply(grid.thin, p.alpha, p.a.block(i, k, height, depth).shifted(base.a + at.a),
-               p.b.block(k, j, depth, width).shifted(base.b + at.b), c);
+      const Matrix<const T> a = p.a.block(i, k, height, depth).shifted(base.a + at.a);
+      const Matrix<const T> b = p.b.block(k, j, depth, width).shifted(base.b + at.b);
+      for (int64_t l = 0; l < depth; l += grid.depth) {
+        const int64_t some = std::min(grid.depth, depth - l);
+        multiply(grid.thin, p.alpha, a.block(0, l, height, some), b.block(l, 0, some, width), c);
+      }
     }
   };
   const auto output = [&](int64_t index) { return p.c.shifted(p.moving.offsets(index).c); };
@@ -272,8 +300,8 @@ void gemm(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, T beta, c
   if (p.m() == 0 || p.n() == 0 || p.moving.count() == 0) return;
   fold(p);
   // Few rows go to thin_gemm, which takes any c; BLAS wants the columns of c contiguous.
-  const bool by_columns = p.c.columns > 1 && p.c.column_step != 1;
-  if (p.m() > kThinRows && (p.n() <= kThinRows || by_columns)) p.transpose();
+  const bool columns_apart = p.c.columns > 1 && p.c.column_step != 1;
+  if (p.m() > kThinRows && (p.n() <= kThinRows || columns_apart)) p.transpose();
   run(p);
 }
 

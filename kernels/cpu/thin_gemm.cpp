@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "monoid/kernels/cpu/simd.h"
@@ -17,20 +18,31 @@ namespace {
 template <class T, int kBytes>
 struct Lanes {
   using Vector [[gnu::vector_size(kBytes)]] = T;
-  static constexpr int64_t kCount = kBytes / static_cast<int64_t>(sizeof(T));
+  static constexpr int kCount = kBytes / static_cast<int>(sizeof(T));
 
   static void load(Vector& v, const T* from) { std::memcpy(&v, from, sizeof v); }
   static void load(Vector& v, const T* from, int64_t count) {
     v = Vector{};
     for (int64_t i = 0; i < count; ++i) v[i] = from[i];
   }
-  static T sum(const Vector& v) {
-    T lanes[kCount];
-    std::memcpy(lanes, &v, sizeof v);
-    for (int64_t half = kCount / 2; half > 0; half /= 2) {
-      for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    return lanes[0];
+  /// Halves the groups of kWidth lanes that a and b consist of, those of a first: lane sums in log2 steps, for four
+  /// vectors at the price of two.
+  template <int kWidth>
+  static void fold(const Vector& a, const Vector& b, Vector& result) {
+    const auto halves = [&]<int... kLanes>(std::integer_sequence<int, kLanes...>) {
+      result = __builtin_shufflevector(a, b, (kLanes / (kWidth / 2) * kWidth + kLanes % (kWidth / 2))...) +
+               __builtin_shufflevector(a, b, (kLanes / (kWidth / 2) * kWidth + kLanes % (kWidth / 2) + kWidth / 2)...);
+    };
+    halves(std::make_integer_sequence<int, kCount>{});
+  }
+  /// Lane j of the result, j < 4, is the sum of the lanes of v[j].
+  static void sum(const Vector (&v)[4], Vector& result) {
+    Vector low, high;
+    fold<kCount>(v[0], v[1], low);
+    fold<kCount>(v[2], v[3], high);
+    fold<kCount / 2>(low, high, result);
+    if constexpr (kCount / 4 >= 4) fold<4>(result, result, result);
+    if constexpr (kCount / 4 >= 2) fold<2>(result, result, result);
   }
 };
 
@@ -50,7 +62,10 @@ void dot_block(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, cons
   for (; k + L::kCount <= a.columns; k += L::kCount) step(k);
   if (k < a.columns) step(k, a.columns - k);
   for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kColumns; ++j) c.data[i * c.row_step + j * c.column_step] += alpha * L::sum(sums[i][j]);
+    L::sum({sums[i][0], sums[i][1 % kColumns], sums[i][2 % kColumns], sums[i][3 % kColumns]}, y);
+    T values[L::kCount];
+    std::memcpy(values, &y, sizeof y);
+    for (int j = 0; j < kColumns; ++j) c.data[i * c.row_step + j * c.column_step] += alpha * values[j];
   }
 }
 
@@ -116,16 +131,22 @@ void run(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, const Matr
     while (j < columns) strip(one);
     return;
   }
-  const auto strip = [&](auto vectors, int64_t last_count) {
-    const int64_t width = (vectors - 1) * kCount + last_count;
-    for_row_blocks(a.rows, [&](auto rows, int64_t i) {
-      broadcast_block<T, kBytes, rows(), vectors()>(alpha, a.block(i, 0, rows, a.columns), b.block(0, j, b.rows, width),
-                                                    c.block(i, j, rows, width), last_count);
-    });
-    j += width;
-  };
-  while (j + 4 * kCount <= columns) strip(four, kCount);
-  while (j < columns) strip(one, std::min(kCount, columns - j));
+  // A few rows of b at a time, over their whole width, so that memory is read in long runs.
+  constexpr int64_t kDepth = 64;
+  for (int64_t k = 0; k < b.rows; k += kDepth) {
+    const int64_t depth = std::min(kDepth, b.rows - k);
+    j = 0;
+    const auto strip = [&](auto vectors, int64_t last_count) {
+      const int64_t width = (vectors - 1) * kCount + last_count;
+      for_row_blocks(a.rows, [&](auto rows, int64_t i) {
+        broadcast_block<T, kBytes, rows(), vectors()>(alpha, a.block(i, k, rows, depth), b.block(k, j, depth, width),
+                                                      c.block(i, j, rows, width), last_count);
+      });
+      j += width;
+    };
+    while (j + 4 * kCount <= columns) strip(four, kCount);
+    while (j < columns) strip(one, std::min<int64_t>(kCount, columns - j));
+  }
 }
 
 }  // namespace
