@@ -7,49 +7,16 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
-#include "monoid/kernels/cpu/simd.h"
+#include "monoid/kernels/cpu/lanes.h"
 
 namespace monoid::cpu {
 namespace {
 
-template <class T, int kBytes>
-struct Lanes {
-  using Vector [[gnu::vector_size(kBytes)]] = T;
-  static constexpr int kCount = kBytes / static_cast<int>(sizeof(T));
-
-  static void load(Vector& v, const T* from) { std::memcpy(&v, from, sizeof v); }
-  static void load(Vector& v, const T* from, int64_t count) {
-    v = Vector{};
-    for (int64_t i = 0; i < count; ++i) v[i] = from[i];
-  }
-  /// Halves the groups of kWidth lanes that a and b consist of, those of a first: lane sums in log2 steps, for four
-  /// vectors at the price of two.
-  template <int kWidth>
-  static void fold(const Vector& a, const Vector& b, Vector& result) {
-    const auto halves = [&]<int... kLanes>(std::integer_sequence<int, kLanes...>) {
-      result = __builtin_shufflevector(a, b, (kLanes / (kWidth / 2) * kWidth + kLanes % (kWidth / 2))...) +
-               __builtin_shufflevector(a, b, (kLanes / (kWidth / 2) * kWidth + kLanes % (kWidth / 2) + kWidth / 2)...);
-    };
-    halves(std::make_integer_sequence<int, kCount>{});
-  }
-  /// Lane j of the result, j < 4, is the sum of the lanes of v[j].
-  static void sum(const Vector (&v)[4], Vector& result) {
-    Vector low, high;
-    fold<kCount>(v[0], v[1], low);
-    fold<kCount>(v[2], v[3], high);
-    fold<kCount / 2>(low, high, result);
-    if constexpr (kCount / 4 >= 4) fold<4>(result, result, result);
-    if constexpr (kCount / 4 >= 2) fold<2>(result, result, result);
-  }
-};
-
 // c[i, j] += alpha <a_i, b_j> for a block of rows of a and of b^T.
-template <class T, int kBytes, int kRows, int kColumns>
+template <class L, int kRows, int kColumns, class T>
 void dot_block(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, const Matrix<T>& c) {
-  using L = Lanes<T, kBytes>;
   typename L::Vector sums[kRows][kColumns] = {}, x[kRows], y;
   const auto step = [&](int64_t k, auto... count) {
     for (int i = 0; i < kRows; ++i) L::load(x[i], a.data + i * a.row_step + k, count...);
@@ -70,9 +37,8 @@ void dot_block(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, cons
 }
 
 // The same block by broadcasting a over kVectors vectors of a row of b; `count` lanes of the last one are real.
-template <class T, int kBytes, int kRows, int kVectors>
+template <class L, int kRows, int kVectors, class T>
 void broadcast_block(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, const Matrix<T>& c, int64_t count) {
-  using L = Lanes<T, kBytes>;
   typename L::Vector sums[kRows][kVectors] = {}, y;
   const auto accumulate = [&](auto load_last) {
     for (int64_t k = 0; k < a.columns; ++k) {
@@ -112,9 +78,9 @@ void for_row_blocks(int64_t rows, Block block) {
   if (i < rows) block(std::integral_constant<int, 1>{}, i);
 }
 
-template <class T, int kBytes>
+template <class L, class T>
 void run(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, const Matrix<T>& c) {
-  constexpr int64_t kCount = Lanes<T, kBytes>::kCount;
+  constexpr int64_t kCount = L::kCount;
   constexpr std::integral_constant<int, 4> four;
   constexpr std::integral_constant<int, 1> one;
   const int64_t columns = b.columns;
@@ -122,8 +88,8 @@ void run(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, const Matr
   if ((b.row_step == 1 || b.rows == 1) && (b.column_step != 1 || columns == 1)) {
     const auto strip = [&](auto width) {
       for_row_blocks(a.rows, [&](auto rows, int64_t i) {
-        dot_block<T, kBytes, rows(), width()>(alpha, a.block(i, 0, rows, a.columns), b.block(0, j, b.rows, width),
-                                              c.block(i, j, rows, width));
+        dot_block<L, rows(), width()>(alpha, a.block(i, 0, rows, a.columns), b.block(0, j, b.rows, width),
+                                      c.block(i, j, rows, width));
       });
       j += width;
     };
@@ -139,8 +105,8 @@ void run(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, const Matr
     const auto strip = [&](auto vectors, int64_t last_count) {
       const int64_t width = (vectors - 1) * kCount + last_count;
       for_row_blocks(a.rows, [&](auto rows, int64_t i) {
-        broadcast_block<T, kBytes, rows(), vectors()>(alpha, a.block(i, k, rows, depth), b.block(k, j, depth, width),
-                                                      c.block(i, j, rows, width), last_count);
+        broadcast_block<L, rows(), vectors()>(alpha, a.block(i, k, rows, depth), b.block(k, j, depth, width),
+                                              c.block(i, j, rows, width), last_count);
       });
       j += width;
     };
@@ -164,8 +130,7 @@ void thin_gemm(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, cons
     }
     rows = {packed.data(), a.rows, a.columns, a.columns, 1};
   }
-  const bool wide = isa() == Isa::avx512;
-  vectorised([&] { wide ? run<T, 64>(alpha, rows, b, c) : run<T, 32>(alpha, rows, b, c); });
+  with_lanes<T>([&]<class L>() { run<L>(alpha, rows, b, c); });
 }
 
 template void thin_gemm(float, const Matrix<const float>&, const Matrix<const float>&, const Matrix<float>&);

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "monoid/kernels/cpu/simd.h"
+
+namespace monoid::cpu {
+
+/// A vector register's worth of T, for loops that must keep blocks of sums in registers, which the compiler's own
+/// vectoriser does not promise. Use it inside `vectorised`, which with_lanes does.
+template <class T, int kBytes>
+struct Lanes {
+  using Vector [[gnu::vector_size(kBytes)]] = T;
+  static constexpr int kCount = kBytes / static_cast<int>(sizeof(T));
+
+  static void load(Vector& v, const T* from) { std::memcpy(&v, from, sizeof v); }
+  static void store(const Vector& v, T* to) { std::memcpy(to, &v, sizeof v); }
+  /// The first `count` lanes; the others become 0.
+  static void load(Vector& v, const T* from, int64_t count) {
+    v = Vector{};
+    for (int64_t i = 0; i < count; ++i) v[i] = from[i];
+  }
+  static void store(const Vector& v, T* to, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+  }
+
+  /// Halves the groups of kWidth lanes that a and b consist of, those of a first: lane sums in log2 steps, for four
+  /// vectors at the price of two.
+  template <int kWidth>
+  static void fold(const Vector& a, const Vector& b, Vector& result) {
+    const auto halves = [&]<int... kLanes>(std::integer_sequence<int, kLanes...>) {
+      result = __builtin_shufflevector(a, b, (kLanes / (kWidth / 2) * kWidth + kLanes % (kWidth / 2))...) +
+               __builtin_shufflevector(a, b, (kLanes / (kWidth / 2) * kWidth + kLanes % (kWidth / 2) + kWidth / 2)...);
+    };
+    halves(std::make_integer_sequence<int, kCount>{});
+  }
+  /// Lane j of the result, j < 4, is the sum of the lanes of v[j].
+  static void sum(const Vector (&v)[4], Vector& result) {
+    Vector low, high;
+    fold<kCount>(v[0], v[1], low);
+    fold<kCount>(v[2], v[3], high);
+    fold<kCount / 2>(low, high, result);
+    if constexpr (kCount / 4 >= 4) fold<4>(result, result, result);
+    if constexpr (kCount / 4 >= 2) fold<2>(result, result, result);
+  }
+};
+
+/// Runs body.template operator()<Lanes<T, bytes>>() compiled for this CPU with its widest registers.
+template <class T, class Body>
+void with_lanes(Body&& body) {
+  const bool wide = isa() == Isa::avx512;
+  vectorised([&] { wide ? body.template operator()<Lanes<T, 64>>() : body.template operator()<Lanes<T, 32>>(); });
+}
+
+}  // namespace monoid::cpu
