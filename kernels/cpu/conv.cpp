@@ -1,6 +1,8 @@
-// A task is a block of time and of channels of one sequence: its rows stay in L1, so each number crosses memory once,
-// forward (x in, y out) and backward (x and dy in, dx out). Rows outside the sequence come from the tail or are a row
-// of zeros, so the loops have no edges. The weight's gradient is one partial sum per block, added up in block order.
+// A task is a block of time and of channels of one sequence. Four rows of outputs share their inputs and the taps in
+// registers, and rows lie in L1 until the last tap is past them, so each number crosses memory once: x in, y out;
+// backward dy and x in, dx out. Rows outside the sequence come from the tail or are a row of zeros, and outputs past
+// the block go to a spare row, so the loops have no edges. The weight's gradient is one partial sum per block, and
+// these are added in block order.
 
 #include "monoid/kernels/conv.h"
 
@@ -10,40 +12,34 @@
 #include <vector>
 
 #include "monoid/core/parallel.h"
-#include "monoid/kernels/cpu/simd.h"
+#include "monoid/kernels/cpu/lanes.h"
 
 namespace monoid::cpu {
 namespace {
 
-constexpr int64_t kTimes = 128, kChannels = 256;  // a block
-constexpr int64_t kTaps = 8;                      // taps at once; longer kernels take several rounds
+constexpr int64_t kTimes = 128, kChannels = 512;  // a block
+constexpr int kTaps = 4;                          // taps at once; longer kernels take several rounds
+constexpr int kRows = 4;                          // output rows at once
+
+template <class T, int kCount>
+using RowsOf = std::array<T*, static_cast<size_t>(kCount)>;
 
 template <class T>
 constexpr std::array<T, kChannels> kZeros{};
 
-// Rows of a [batch, time, channel] tensor at one channel; an undefined tensor has none.
 template <class T>
-struct Rows {
-  T* data = nullptr;
-  int64_t batch_step = 0, time_step = 0;
-
-  template <class Base>
-  explicit Rows(Base& x) {
-    if (x.defined()) *this = {x.template data<std::remove_const_t<T>>(), x.strides()[0], x.strides()[1]};
-  }
-  Rows(T* first, int64_t batch, int64_t time) : data(first), batch_step(batch), time_step(time) {}
-  T* at(int64_t batch, int64_t time, int64_t channel) const {
-    return data + batch * batch_step + time * time_step + channel;
-  }
-};
-
-// One block of work, and the rows of e = [tail, x] it sees.
 struct Block {
   int64_t batch, begin, end, channel, width;  // times begin..end, channels channel..channel + width
+
+  const T* row(const Tensor& x, int64_t time) const {
+    return x.data<T>() + batch * x.strides()[0] + time * x.strides()[1] + channel;
+  }
+  T* row(Tensor& x, int64_t time) const { return const_cast<T*>(row(std::as_const(x), time)); }
+  const T* zeros() const { return kZeros<T>.data(); }
 };
 
 // Calls body(block, index of its time block) over all blocks; at least one time block, so that tails are seen.
-template <class Body>
+template <class T, class Body>
 void for_each_block(const Shape& shape, Body body) {
   const int64_t times = std::max<int64_t>(1, (shape[1] + kTimes - 1) / kTimes);
   const int64_t widths = (shape[2] + kChannels - 1) / kChannels;
@@ -51,56 +47,120 @@ void for_each_block(const Shape& shape, Body body) {
   parallel_for(shape[0] * times * widths, (1 << 14) / elements + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t channel = i % widths * kChannels, time = i / widths % times, batch = i / widths / times;
-      body(Block{batch, time * kTimes, std::min(shape[1], (time + 1) * kTimes), channel,
-                 std::min(kChannels, shape[2] - channel)},
+      body(Block<T>{batch, time * kTimes, std::min(shape[1], (time + 1) * kTimes), channel,
+                    std::min(kChannels, shape[2] - channel)},
            batch * times + time);
     }
   });
-}
-
-// weight [channel, kernel] as [kernel, channel].
-template <class T>
-std::vector<T> by_tap(const Tensor& weight) {
-  const int64_t channels = weight.size(0), kernel = weight.size(1);
-  std::vector<T> taps(static_cast<size_t>(channels * kernel));
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t j = 0; j < kernel; ++j) {
-      taps[static_cast<size_t>(j * channels + c)] = weight.data<T>()[c * weight.strides()[0] + j * weight.strides()[1]];
-    }
-  }
-  return taps;
-}
-
-// y = first + sum_j w_j row_j over one row of channels; w_j are w_step apart.
-template <int kCount, class T>
-void weighted_sum(const T* first, const std::array<const T*, kTaps>& rows, const T* w, int64_t w_step, int64_t width,
-                  T* __restrict y) {
-  for (int64_t c = 0; c < width; ++c) {
-    T sum = first ? first[c] : y[c];
-    for (int j = 0; j < kCount; ++j) sum += w[j * w_step + c] * rows[static_cast<size_t>(j)][c];
-    y[c] = sum;
-  }
-}
-
-// sum_j += x row_j over one row of channels; the sums are sum_step apart.
-template <int kCount, class T>
-void add_products(const T* x, const std::array<const T*, kTaps>& rows, int64_t width, T* __restrict sums,
-                  int64_t sum_step) {
-  for (int64_t c = 0; c < width; ++c) {
-    for (int j = 0; j < kCount; ++j) sums[j * sum_step + c] += x[c] * rows[static_cast<size_t>(j)][c];
-  }
 }
 
 // Calls body.operator()<count>(first tap) for the kernel in rounds of at most kTaps taps.
 template <class Body>
 void for_tap_rounds(int64_t kernel, Body body) {
   for (int64_t first = 0; first < kernel; first += kTaps) {
-    const int64_t count = std::min(kTaps, kernel - first);
+    const int64_t count = std::min<int64_t>(kTaps, kernel - first);
     [&]<int... kCounts>(std::integer_sequence<int, kCounts...>) {
       ((count == kCounts + 1 ? body.template operator()<kCounts + 1>(first) : void()), ...);
     }
-    (std::make_integer_sequence<int, static_cast<int>(kTaps)>{});
+    (std::make_integer_sequence<int, kTaps>{});
   }
+}
+
+// Calls body(c) for whole vectors of channels, and body(c, lanes) for the rest.
+template <class L, class Body>
+void for_lanes(int64_t width, Body body) {
+  int64_t c = 0;
+  for (; c + L::kCount <= width; c += L::kCount) body(c);
+  if (c < width) body(c, width - c);
+}
+
+template <int kCount, class Row>
+auto rows_of(Row row) {
+  std::array<decltype(row(0)), static_cast<size_t>(kCount)> rows;
+  for (int i = 0; i < kCount; ++i) rows[static_cast<size_t>(i)] = row(i);
+  return rows;
+}
+
+// y_r = start_r + sum_j w_j x_{r + j}; the taps w_j are step apart.
+template <class L, int kCount, class T>
+void convolve(const RowsOf<const T, kRows>& start, const RowsOf<const T, kRows + kCount - 1>& x, const T* taps,
+              int64_t step, int64_t width, const RowsOf<T, kRows>& y) {
+  for_lanes<L>(width, [&](int64_t c, auto... lanes) {
+    typename L::Vector sum[kRows], w[kCount], in;
+    unrolled<kRows>([&](auto r) { L::load(sum[r], start[r] + c, lanes...); });
+    unrolled<kCount>([&](auto j) { L::load(w[j], taps + j * step + c, lanes...); });
+    unrolled<kRows + kCount - 1>([&](auto i) {
+      L::load(in, x[i] + c, lanes...);
+      unrolled<kRows>([&](auto r) {
+        if constexpr (i >= r && i < r + kCount) sum[r] += w[i - r] * in;
+      });
+    });
+    unrolled<kRows>([&](auto r) { L::store(sum[r], y[r] + c, lanes...); });
+  });
+}
+
+// The same from dy to de, and with the same rows of dy: dw_j += sum_r e_r dy_{r + j}.
+template <class L, int kCount, class T>
+void convolve_back(const RowsOf<const T, kRows>& start, const RowsOf<const T, kRows + kCount - 1>& dy, const T* taps,
+                   const RowsOf<const T, kRows>& e, int64_t step, int64_t width, const RowsOf<T, kRows>& de, T* dw) {
+  for_lanes<L>(width, [&](int64_t c, auto... lanes) {
+    typename L::Vector sum[kRows], w[kCount], input[kRows], dtap[kCount], in;
+    unrolled<kRows>([&](auto r) {
+      L::load(sum[r], start[r] + c, lanes...);
+      L::load(input[r], e[r] + c, lanes...);
+    });
+    unrolled<kCount>([&](auto j) {
+      L::load(w[j], taps + j * step + c, lanes...);
+      L::load(dtap[j], dw + j * step + c, lanes...);
+    });
+    unrolled<kRows + kCount - 1>([&](auto i) {
+      L::load(in, dy[i] + c, lanes...);
+      unrolled<kRows>([&](auto r) {
+        if constexpr (i >= r && i < r + kCount) {
+          sum[r] += w[i - r] * in;
+          dtap[i - r] += input[r] * in;
+        }
+      });
+    });
+    unrolled<kRows>([&](auto r) { L::store(sum[r], de[r] + c, lanes...); });
+    unrolled<kCount>([&](auto j) { L::store(dtap[j], dw + j * step + c, lanes...); });
+  });
+}
+
+// weight [channel, kernel] as [kernel, channel], the last tap first if flipped.
+template <class T>
+std::vector<T> by_tap(const Tensor& weight, bool flipped) {
+  const int64_t channels = weight.size(0), kernel = weight.size(1);
+  const int64_t channel_step = weight.strides()[0], tap_step = weight.strides()[1];
+  std::vector<T> taps(static_cast<size_t>(channels * kernel));
+  for (int64_t j = 0; j < kernel; ++j) {
+    const T* from = weight.data<T>() + (flipped ? kernel - 1 - j : j) * tap_step;
+    for (int64_t c = 0; c < channels; ++c) taps[static_cast<size_t>(j * channels + c)] = from[c * channel_step];
+  }
+  return taps;
+}
+
+// Row s of e, the tail followed by x.
+template <class T>
+const T* extended_row(const Block<T>& block, const Tensor& x, const Tensor& tail, int64_t kernel, int64_t s) {
+  if (s >= kernel - 1) return s - kernel + 1 < x.size(1) ? block.row(x, s - kernel + 1) : block.zeros();
+  return tail.defined() ? block.row(tail, s) : block.zeros();
+}
+
+// The block partials [block][sum], added in double; store(i, total of sum i).
+template <class T, class Store>
+void add_partials(const std::vector<T>& partials, int64_t sums, Store store) {
+  const int64_t blocks = static_cast<int64_t>(partials.size()) / std::max<int64_t>(sums, 1);
+  parallel_for(sums, kChannels, [&](int64_t begin, int64_t end) {
+    std::array<double, kChannels> totals{};
+    for (int64_t block = 0; block < blocks; ++block) {
+      const T* row = partials.data() + block * sums + begin;
+      vectorised([&] {
+        for (int64_t i = 0; i < end - begin; ++i) totals[static_cast<size_t>(i)] += row[i];
+      });
+    }
+    for (int64_t i = begin; i < end; ++i) store(i, static_cast<T>(totals[static_cast<size_t>(i - begin)]));
+  });
 }
 
 }  // namespace
@@ -108,22 +168,20 @@ void for_tap_rounds(int64_t kernel, Body body) {
 void causal_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& tail, Tensor& y) {
   dispatch_real("causal_depthwise_conv1d", x.dtype(), [&]<class T>() {
     const int64_t kernel = weight.size(1), channels = x.size(2);
-    const std::vector<T> taps = by_tap<T>(weight);
-    const Rows<const T> inputs(x), before(tail);
-    const Rows<T> outputs(y);
-    for_each_block(x.shape(), [&](const Block& block, int64_t) {
-      const auto input = [&](int64_t time) {
-        if (time >= 0) return inputs.at(block.batch, time, block.channel);
-        return before.data ? before.at(block.batch, time + kernel - 1, block.channel) : kZeros<T>.data();
-      };
-      const T* start = bias.defined() ? bias.data<T>() + block.channel : kZeros<T>.data();
-      for_tap_rounds(kernel, [&]<int kCount>(int64_t first) {
-        vectorised([&] {
-          for (int64_t t = block.begin; t < block.end; ++t) {
-            std::array<const T*, kTaps> rows{};
-            for (int j = 0; j < kCount; ++j) rows[static_cast<size_t>(j)] = input(t - kernel + 1 + first + j);
-            weighted_sum<kCount>(first == 0 ? start : nullptr, rows, taps.data() + first * channels + block.channel,
-                                 channels, block.width, outputs.at(block.batch, t, block.channel));
+    const std::vector<T> taps = by_tap<T>(weight, false);
+    for_each_block<T>(x.shape(), [&](const Block<T>& block, int64_t) {
+      std::array<T, kChannels> spare;
+      const T* bias_row = bias.defined() ? bias.data<T>() + block.channel : block.zeros();
+      with_lanes<T>([&]<class L>() {
+        for_tap_rounds(kernel, [&]<int kCount>(int64_t first) {
+          for (int64_t t = block.begin; t < block.end; t += kRows) {
+            const auto out =
+                rows_of<kRows>([&](int r) { return t + r < block.end ? block.row(y, t + r) : spare.data(); });
+            const auto start =
+                rows_of<kRows>([&](int r) { return first == 0 ? bias_row : out[static_cast<size_t>(r)]; });
+            const auto in =
+                rows_of<kRows + kCount - 1>([&](int i) { return extended_row(block, x, tail, kernel, t + first + i); });
+            convolve<L, kCount>(start, in, taps.data() + first * channels + block.channel, channels, block.width, out);
           }
         });
       });
@@ -134,85 +192,55 @@ void causal_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
 void causal_conv_gradient(const Tensor& dy, const Tensor& dfinal, const Tensor& x, const Tensor& weight,
                           const Tensor& tail, Tensor& dx, Tensor& dtail, Tensor& dweight, Tensor& dbias) {
   dispatch_real("causal_depthwise_conv1d", dy.dtype(), [&]<class T>() {
-    const int64_t kernel = weight.size(1), channels = dy.size(2), time = dy.size(1);
-    const int64_t before_first = kernel - 1;  // e[before_first] is x[0]
-    const std::vector<T> taps = by_tap<T>(weight);
-    const Rows<const T> cotangents(dy), after(dfinal), inputs(x), before(tail);
-    const Rows<T> gradients(dx), tail_gradients(dtail);
-    const bool sums_wanted = dweight.defined() || dbias.defined();
+    const int64_t kernel = weight.size(1), channels = dy.size(2), time = dy.size(1), sums = (kernel + 1) * channels;
     const int64_t blocks = dy.size(0) * std::max<int64_t>(1, (time + kTimes - 1) / kTimes);
-    // partial[block][tap][channel]; tap `kernel` is the bias.
-    std::vector<T> partial(static_cast<size_t>(sums_wanted ? blocks * (kernel + 1) * channels : 0));
+    const std::vector<T> taps = by_tap<T>(weight, true);
+    std::vector<T> partials(static_cast<size_t>(blocks * sums));  // [block][tap, flipped; last the bias][channel]
 
-    for_each_block(dy.shape(), [&](const Block& block, int64_t index) {
-      const auto cotangent = [&](int64_t t) {
-        return t >= 0 && t < time ? cotangents.at(block.batch, t, block.channel) : kZeros<T>.data();
+    for_each_block<T>(dy.shape(), [&](const Block<T>& block, int64_t index) {
+      std::array<T, kChannels> spare{};
+      T* dtaps = partials.data() + index * sums + block.channel;
+      // de_s = sum_j w_j dy_{s - j} for the rows s of e that end in this block, the tail's with the first block. The
+      // final tail is the end of e, so its gradient is where these sums start.
+      const int64_t s_begin = block.begin == 0 ? 0 : block.begin + kernel - 1, s_end = block.end + kernel - 1;
+      const auto start_row = [&](int64_t s) {
+        return s >= time && s < s_end && dfinal.defined() ? block.row(dfinal, s - time) : block.zeros();
       };
-      // de[s] = sum_j w[j] dy[s - j], plus the final tail's gradient where e[s] is still in it.
-      const auto input_gradient = [&](int64_t s, T* out) {
-        const bool in_final = s >= time && after.data;
-        const T* start = in_final ? after.at(block.batch, s - time, block.channel) : kZeros<T>.data();
+      const auto gradient_row = [&](int64_t s) {
+        Tensor& target = s < kernel - 1 ? dtail : dx;
+        const bool wanted = s < s_end && target.defined();
+        return wanted ? block.row(target, s < kernel - 1 ? s : s - kernel + 1) : spare.data();
+      };
+      with_lanes<T>([&]<class L>() {
         for_tap_rounds(kernel, [&]<int kCount>(int64_t first) {
-          std::array<const T*, kTaps> rows{};
-          for (int j = 0; j < kCount; ++j) rows[static_cast<size_t>(j)] = cotangent(s - first - j);
-          weighted_sum<kCount>(first == 0 ? start : nullptr, rows, taps.data() + first * channels + block.channel,
-                               channels, block.width, out);
-        });
-      };
-      vectorised([&] {
-        if (tail_gradients.data && block.begin == 0) {
-          for (int64_t s = 0; s < before_first; ++s) {
-            input_gradient(s, tail_gradients.at(block.batch, s, block.channel));
-          }
-        }
-        if (gradients.data) {
-          for (int64_t t = block.begin; t < block.end; ++t) {
-            input_gradient(t + before_first, gradients.at(block.batch, t, block.channel));
-          }
-        }
-      });
-      if (!sums_wanted) return;
-      const auto input = [&](int64_t t) {
-        if (t >= 0) return inputs.at(block.batch, t, block.channel);
-        return before.data ? before.at(block.batch, t + before_first, block.channel) : kZeros<T>.data();
-      };
-      T* sums = partial.data() + index * (kernel + 1) * channels + block.channel;
-      for_tap_rounds(kernel, [&]<int kCount>(int64_t first) {
-        vectorised([&] {
-          for (int64_t t = block.begin; t < block.end; ++t) {
-            std::array<const T*, kTaps> rows{};
-            for (int j = 0; j < kCount; ++j) rows[static_cast<size_t>(j)] = input(t - before_first + first + j);
-            add_products<kCount>(cotangent(t), rows, block.width, sums + first * channels, channels);
+          for (int64_t s = s_begin; s < s_end; s += kRows) {
+            const auto out = rows_of<kRows>([&](int r) { return gradient_row(s + r); });
+            const auto start = rows_of<kRows>(
+                [&](int r) -> const T* { return first == 0 ? start_row(s + r) : out[static_cast<size_t>(r)]; });
+            const auto e = rows_of<kRows>(
+                [&](int r) { return s + r < s_end ? extended_row(block, x, tail, kernel, s + r) : block.zeros(); });
+            const auto in = rows_of<kRows + kCount - 1>([&](int i) {
+              const int64_t t = s - kernel + 1 + first + i;
+              return t >= 0 && t < time ? block.row(dy, t) : block.zeros();
+            });
+            convolve_back<L, kCount>(start, in, taps.data() + first * channels + block.channel, e, channels,
+                                     block.width, out, dtaps + first * channels);
           }
         });
       });
       vectorised([&] {
-        T* bias_sums = sums + kernel * channels;
+        T* total = dtaps + kernel * channels;
         for (int64_t t = block.begin; t < block.end; ++t) {
-          const T* row = cotangent(t);
-          for (int64_t c = 0; c < block.width; ++c) bias_sums[c] += row[c];
+          const T* row = block.row(dy, t);
+          for (int64_t c = 0; c < block.width; ++c) total[c] += row[c];
         }
       });
     });
 
-    if (!sums_wanted) return;
-    parallel_for((kernel + 1) * channels, kChannels, [&](int64_t begin, int64_t end) {
-      std::array<double, kChannels> totals{};
-      for (int64_t block = 0; block < blocks; ++block) {
-        const T* row = partial.data() + block * (kernel + 1) * channels;
-        vectorised([&] {
-          for (int64_t i = begin; i < end; ++i) totals[static_cast<size_t>(i - begin)] += row[i];
-        });
-      }
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t tap = i / channels, channel = i % channels;
-        const T total = static_cast<T>(totals[static_cast<size_t>(i - begin)]);
-        if (tap == kernel) {
-          if (dbias.defined()) dbias.data<T>()[channel] = total;
-        } else if (dweight.defined()) {
-          dweight.data<T>()[channel * kernel + tap] = total;
-        }
-      }
+    add_partials(partials, sums, [&](int64_t i, T total) {
+      const int64_t tap = kernel - 1 - i / channels, channel = i % channels;
+      if (tap >= 0 && dweight.defined()) dweight.data<T>()[channel * kernel + tap] = total;
+      if (tap < 0 && dbias.defined()) dbias.data<T>()[channel] = total;
     });
   });
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "monoid/kernels/cpu/simd.h"
@@ -19,11 +20,14 @@ struct Lanes {
   static void store(const Vector& v, T* to) { std::memcpy(to, &v, sizeof v); }
   /// The first `count` lanes; the others become 0.
   static void load(Vector& v, const T* from, int64_t count) {
-    v = Vector{};
-    for (int64_t i = 0; i < count; ++i) v[i] = from[i];
+    T lanes[kCount] = {};
+    std::memcpy(lanes, from, static_cast<size_t>(count) * sizeof(T));
+    load(v, lanes);
   }
   static void store(const Vector& v, T* to, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+    T lanes[kCount];
+    store(v, lanes);
+    std::memcpy(to, lanes, static_cast<size_t>(count) * sizeof(T));
   }
 
   /// Halves the groups of kWidth lanes that a and b consist of, those of a first: lane sums in log2 steps, for four
@@ -47,11 +51,25 @@ struct Lanes {
   }
 };
 
-/// Runs body.template operator()<Lanes<T, bytes>>() compiled for this CPU with its widest registers.
+/// body(0), ..., body(kCount - 1) with constants: arrays of vectors stay in registers only if every index is one.
+template <int kCount, class Body>
+void unrolled(Body body) {
+  [&]<int... kIndices>(std::integer_sequence<int, kIndices...>) {
+    (body(std::integral_constant<int, kIndices>{}), ...);
+  }
+  (std::make_integer_sequence<int, kCount>{});
+}
+
+/// Runs body.template operator()<Lanes<T, bytes>>() compiled for this CPU, in its widest registers.
 template <class T, class Body>
 void with_lanes(Body&& body) {
-  const bool wide = isa() == Isa::avx512;
-  vectorised([&] { wide ? body.template operator()<Lanes<T, 64>>() : body.template operator()<Lanes<T, 32>>(); });
+  if (isa() == Isa::avx512) {
+    const auto wide = [&] { body.template operator()<Lanes<T, 64>>(); };
+    detail::run_avx512(wide);
+  } else {
+    const auto narrow = [&] { body.template operator()<Lanes<T, 32>>(); };
+    isa() == Isa::avx2 ? detail::run_avx2(narrow) : narrow();
+  }
 }
 
 }  // namespace monoid::cpu
