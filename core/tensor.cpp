@@ -184,9 +184,11 @@ Tensor Tensor::detach() const { return as_strided(shape(), strides(), offset());
 
 bool Tensor::owns_storage_alone() const { return impl_.use_count() == 1 && impl().storage.use_count() == 1; }
 
-std::string describe(const Tensor& tensor) {
-  if (!tensor.defined()) return "undefined";
-  return str(tensor.dtype(), tensor.shape(), tensor.device().is_cpu() ? "" : str(" on ", tensor.device()));
+std::ostream& operator<<(std::ostream& stream, const Description& description) {
+  const Tensor& tensor = description.tensor;
+  if (!tensor.defined()) return stream << "undefined";
+  stream << tensor.dtype() << tensor.shape();
+  return tensor.device().is_cpu() ? stream : stream << " on " << tensor.device();
 }
 
 std::ostream& operator<<(std::ostream& stream, const Tensor& tensor) {

@@ -131,8 +131,13 @@ class Tensor {
 
 /// Shape, dtype, device, and the first and last values of each axis.
 std::ostream& operator<<(std::ostream& stream, const Tensor& tensor);
-/// "f32[4, 512] on cpu", or "undefined": how errors describe a tensor.
-std::string describe(const Tensor& tensor);
+/// "f32[4, 512] on cuda:0", or "undefined": how errors describe a tensor. Only a promise until it is streamed, so that
+/// a check that holds formats nothing; it must not outlive the tensor.
+struct Description {
+  const Tensor& tensor;
+};
+inline Description describe(const Tensor& tensor) { return {tensor}; }
+std::ostream& operator<<(std::ostream& stream, const Description& description);
 
 /// Checks shared by the ops; each names the op, what it saw and what it wanted.
 void check_defined(std::string_view op, std::string_view argument, const Tensor& tensor);

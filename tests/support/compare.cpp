@@ -14,8 +14,8 @@ constexpr int kReported = 3;
 // Reports up to kReported elements for which is_bad(actual, expected), and makes the test fail on each.
 template <class IsBad>
 void report(const Tensor& actual, const Tensor& expected, IsBad is_bad) {
-  REQUIRE(describe(actual).substr(describe(actual).find('[')) ==
-          describe(expected).substr(describe(expected).find('[')));
+  REQUIRE(actual.shape() == expected.shape());
+  REQUIRE(actual.device() == expected.device());
   const std::vector<double> a = actual.to_vector<double>(), b = expected.to_vector<double>();
   int mismatches = 0;
   for (size_t index = 0; index < a.size(); ++index) {
