@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -27,19 +28,31 @@ using RowsOf = std::array<T*, static_cast<size_t>(kCount)>;
 template <class T>
 constexpr std::array<T, kChannels> kZeros{};
 
-template <class T>
 struct Block {
   int64_t batch, begin, end, channel, width;  // times begin..end, channels channel..channel + width
+};
 
-  const T* row(const Tensor& x, int64_t time) const {
-    return x.data<T>() + batch * x.strides()[0] + time * x.strides()[1] + channel;
+// The rows of a [batch, time, channel] tensor; an undefined one has none.
+template <class T>
+struct Rows {
+  template <class Base>
+  explicit Rows(Base& x) {
+    if (!x.defined()) return;
+    data = x.template data<std::remove_const_t<T>>();
+    batch_step = x.strides()[0];
+    time_step = x.strides()[1];
   }
-  T* row(Tensor& x, int64_t time) const { return const_cast<T*>(row(std::as_const(x), time)); }
-  const T* zeros() const { return kZeros<T>.data(); }
+  explicit operator bool() const { return data; }
+  T* at(const Block& block, int64_t time) const {
+    return data + block.batch * batch_step + time * time_step + block.channel;
+  }
+
+  T* data = nullptr;
+  int64_t batch_step = 0, time_step = 0;
 };
 
 // Calls body(block, index of its time block) over all blocks; at least one time block, so that tails are seen.
-template <class T, class Body>
+template <class Body>
 void for_each_block(const Shape& shape, Body body) {
   const int64_t times = std::max<int64_t>(1, (shape[1] + kTimes - 1) / kTimes);
   const int64_t widths = (shape[2] + kChannels - 1) / kChannels;
@@ -47,8 +60,8 @@ void for_each_block(const Shape& shape, Body body) {
   parallel_for(shape[0] * times * widths, (1 << 14) / elements + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t channel = i % widths * kChannels, time = i / widths % times, batch = i / widths / times;
-      body(Block<T>{batch, time * kTimes, std::min(shape[1], (time + 1) * kTimes), channel,
-                    std::min(kChannels, shape[2] - channel)},
+      body(Block{batch, time * kTimes, std::min(shape[1], (time + 1) * kTimes), channel,
+                 std::min(kChannels, shape[2] - channel)},
            batch * times + time);
     }
   });
@@ -140,12 +153,17 @@ std::vector<T> by_tap(const Tensor& weight, bool flipped) {
   return taps;
 }
 
-// Row s of e, the tail followed by x.
+// e, the tail followed by x; zeros where there is no tail and past the end.
 template <class T>
-const T* extended_row(const Block<T>& block, const Tensor& x, const Tensor& tail, int64_t kernel, int64_t s) {
-  if (s >= kernel - 1) return s - kernel + 1 < x.size(1) ? block.row(x, s - kernel + 1) : block.zeros();
-  return tail.defined() ? block.row(tail, s) : block.zeros();
-}
+struct Extended {
+  Rows<const T> x, tail;
+  int64_t before, time;  // rows of the tail and of x
+
+  const T* at(const Block& block, int64_t s) const {
+    if (s >= before) return s - before < time ? x.at(block, s - before) : kZeros<T>.data();
+    return tail ? tail.at(block, s) : kZeros<T>.data();
+  }
+};
 
 // The block partials [block][sum], added in double; store(i, total of sum i).
 template <class T, class Store>
@@ -169,18 +187,20 @@ void causal_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   dispatch_real("causal_depthwise_conv1d", x.dtype(), [&]<class T>() {
     const int64_t kernel = weight.size(1), channels = x.size(2);
     const std::vector<T> taps = by_tap<T>(weight, false);
-    for_each_block<T>(x.shape(), [&](const Block<T>& block, int64_t) {
+    const Extended<T> e{Rows<const T>(x), Rows<const T>(tail), kernel - 1, x.size(1)};
+    const Rows<T> outputs(y);
+    const T* bias_data = bias.defined() ? bias.data<T>() : nullptr;
+    for_each_block(x.shape(), [&](const Block& block, int64_t) {
       std::array<T, kChannels> spare;
-      const T* bias_row = bias.defined() ? bias.data<T>() + block.channel : block.zeros();
+      const T* bias_row = bias_data ? bias_data + block.channel : kZeros<T>.data();
       with_lanes<T>([&]<class L>() {
         for_tap_rounds(kernel, [&]<int kCount>(int64_t first) {
           for (int64_t t = block.begin; t < block.end; t += kRows) {
             const auto out =
-                rows_of<kRows>([&](int r) { return t + r < block.end ? block.row(y, t + r) : spare.data(); });
+                rows_of<kRows>([&](int r) { return t + r < block.end ? outputs.at(block, t + r) : spare.data(); });
             const auto start =
                 rows_of<kRows>([&](int r) { return first == 0 ? bias_row : out[static_cast<size_t>(r)]; });
-            const auto in =
-                rows_of<kRows + kCount - 1>([&](int i) { return extended_row(block, x, tail, kernel, t + first + i); });
+            const auto in = rows_of<kRows + kCount - 1>([&](int i) { return e.at(block, t + first + i); });
             convolve<L, kCount>(start, in, taps.data() + first * channels + block.channel, channels, block.width, out);
           }
         });
@@ -195,21 +215,24 @@ void causal_conv_gradient(const Tensor& dy, const Tensor& dfinal, const Tensor& 
     const int64_t kernel = weight.size(1), channels = dy.size(2), time = dy.size(1), sums = (kernel + 1) * channels;
     const int64_t blocks = dy.size(0) * std::max<int64_t>(1, (time + kTimes - 1) / kTimes);
     const std::vector<T> taps = by_tap<T>(weight, true);
+    const Rows<const T> cotangents(dy), final_cotangents(dfinal);
+    const Extended<T> inputs{Rows<const T>(x), Rows<const T>(tail), kernel - 1, time};
+    const Rows<T> gradients(dx), tail_gradients(dtail);
     std::vector<T> partials(static_cast<size_t>(blocks * sums));  // [block][tap, flipped; last the bias][channel]
 
-    for_each_block<T>(dy.shape(), [&](const Block<T>& block, int64_t index) {
+    for_each_block(dy.shape(), [&](const Block& block, int64_t index) {
       std::array<T, kChannels> spare{};
       T* dtaps = partials.data() + index * sums + block.channel;
       // de_s = sum_j w_j dy_{s - j} for the rows s of e that end in this block, the tail's with the first block. The
       // final tail is the end of e, so its gradient is where these sums start.
       const int64_t s_begin = block.begin == 0 ? 0 : block.begin + kernel - 1, s_end = block.end + kernel - 1;
       const auto start_row = [&](int64_t s) {
-        return s >= time && s < s_end && dfinal.defined() ? block.row(dfinal, s - time) : block.zeros();
+        return s >= time && s < s_end && final_cotangents ? final_cotangents.at(block, s - time) : kZeros<T>.data();
       };
       const auto gradient_row = [&](int64_t s) {
-        Tensor& target = s < kernel - 1 ? dtail : dx;
-        const bool wanted = s < s_end && target.defined();
-        return wanted ? block.row(target, s < kernel - 1 ? s : s - kernel + 1) : spare.data();
+        const bool in_tail = s < kernel - 1;
+        const Rows<T>& target = in_tail ? tail_gradients : gradients;
+        return s < s_end && target ? target.at(block, in_tail ? s : s - kernel + 1) : spare.data();
       };
       with_lanes<T>([&]<class L>() {
         for_tap_rounds(kernel, [&]<int kCount>(int64_t first) {
@@ -217,11 +240,11 @@ void causal_conv_gradient(const Tensor& dy, const Tensor& dfinal, const Tensor& 
             const auto out = rows_of<kRows>([&](int r) { return gradient_row(s + r); });
             const auto start = rows_of<kRows>(
                 [&](int r) -> const T* { return first == 0 ? start_row(s + r) : out[static_cast<size_t>(r)]; });
-            const auto e = rows_of<kRows>(
-                [&](int r) { return s + r < s_end ? extended_row(block, x, tail, kernel, s + r) : block.zeros(); });
+            const auto e =
+                rows_of<kRows>([&](int r) { return s + r < s_end ? inputs.at(block, s + r) : kZeros<T>.data(); });
             const auto in = rows_of<kRows + kCount - 1>([&](int i) {
               const int64_t t = s - kernel + 1 + first + i;
-              return t >= 0 && t < time ? block.row(dy, t) : block.zeros();
+              return t >= 0 && t < time ? cotangents.at(block, t) : kZeros<T>.data();
             });
             convolve_back<L, kCount>(start, in, taps.data() + first * channels + block.channel, e, channels,
                                      block.width, out, dtaps + first * channels);
@@ -231,7 +254,7 @@ void causal_conv_gradient(const Tensor& dy, const Tensor& dfinal, const Tensor& 
       vectorised([&] {
         T* total = dtaps + kernel * channels;
         for (int64_t t = block.begin; t < block.end; ++t) {
-          const T* row = block.row(dy, t);
+          const T* row = cotangents.at(block, t);
           for (int64_t c = 0; c < block.width; ++c) total[c] += row[c];
         }
       });
