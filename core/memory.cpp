@@ -27,7 +27,9 @@ void* allocate_on_cpu(size_t bytes, int) {
   return address;
 }
 
-void copy_on_cpu(void* to, Device, const void* from, Device, size_t bytes) { std::memcpy(to, from, bytes); }
+void copy_on_cpu(void* to, Device, const void* from, Device, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);  // an empty vector has no address
+}
 
 constexpr Runtime kCpuRuntime{
     .device_count = [] { return 1; },
