@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds everything and runs every test; then the tests of the core and of the scans under sanitizers.
+# Builds everything and runs every test; then the tests of core, kernels and ops again under sanitizers.
 # Installs nothing. MONOID_SKIP_SANITIZERS=1 leaves the second half out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
