@@ -55,21 +55,29 @@ struct ScanShape {
 const ScanShape kScanShapes[] = {
     {{4, 64, 384}, ", in cache"}, {{8, 256, 384}, ""}, {{8, 4096, 1536}, ", from memory"}, {{1, 65536, 512}, ", long"}};
 
-// A scan of `inputs` tensors of [batch, time, channel], or one packed tensor of `inputs` channels each.
-CaseMaker scan_case(const char* name, int operands, bool packed, Op op) {
+// What a scan reads: one packed normal tensor of `operands` channels each, or operands that are uniform in a range.
+struct ScanInputs {
+  int operands;
+  bool packed;
+  double low = 0, high = 0;
+};
+
+CaseMaker scan_case(const char* name, ScanInputs wanted, Op op) {
   return {name, [=] {
             std::vector<Case> cases;
             for (const auto& [shape, note] : kScanShapes) {
               Generator generator(3);
               Tensors inputs;
-              if (packed) {
-                inputs = {random_normal(shape.with(2, shape[2] * operands), generator)};
-              } else {
-                for (int i = 0; i < operands; ++i) inputs.push_back(random_uniform(shape, generator, 0.05, 0.95));
+              if (wanted.packed) {
+                inputs = {random_normal(shape.with(2, shape[2] * wanted.operands), generator)};
+              }
+              while (!wanted.packed && inputs.size() < static_cast<size_t>(wanted.operands)) {
+                inputs.push_back(random_uniform(shape, generator, wanted.low, wanted.high));
               }
               const double elements = static_cast<double>(shape.elements());
               // forward: operands in, states out; backward: operands, states and cotangent in, gradients out.
-              const double forward = 4 * elements * (operands + 1), backward = 4 * elements * (2 * operands + 2);
+              const double forward = 4 * elements * (wanted.operands + 1),
+                           backward = 4 * elements * (2 * wanted.operands + 2);
               for (Case& item :
                    both_directions(name, joined(shape) + note, inputs, op, elements, forward, forward + backward)) {
                 cases.push_back(std::move(item));
@@ -106,10 +114,10 @@ std::vector<CaseMaker> gemm_cases() {
 std::vector<CaseMaker> scan_cases() {
   const auto pair = [](const ScanResult& result) { return Tensors{result.states}; };
   return {
-      scan_case("min_gru_scan", 2, true, [=](const Tensors& t) { return pair(min_gru_scan(t[0])); }),
-      scan_case("min_lstm_scan", 3, true, [=](const Tensors& t) { return pair(min_lstm_scan(t[0])); }),
-      scan_case("linear_scan", 2, false, [=](const Tensors& t) { return pair(linear_scan(t[0], t[1])); }),
-      scan_case("log_scan", 2, false, [=](const Tensors& t) { return pair(log_scan(log(t[0]), log(t[1]))); }),
+      scan_case("min_gru_scan", {2, true}, [=](const Tensors& t) { return pair(min_gru_scan(t[0])); }),
+      scan_case("min_lstm_scan", {3, true}, [=](const Tensors& t) { return pair(min_lstm_scan(t[0])); }),
+      scan_case("linear_scan", {2, false, 0.05, 0.95}, [=](const Tensors& t) { return pair(linear_scan(t[0], t[1])); }),
+      scan_case("log_scan", {2, false, -3, 0}, [=](const Tensors& t) { return pair(log_scan(t[0], t[1])); }),
   };
 }
 
