@@ -12,7 +12,6 @@
 #include <type_traits>
 
 #include "monoid/core/error.h"
-#include "monoid/core/parallel.h"
 #include "monoid/kernels/cpu/simd.h"
 
 namespace monoid::cpu {
@@ -74,7 +73,6 @@ Function symbol(void* library, const char* name) {
 }
 
 Blas load() {
-  threads();  // asked now, because loading an OpenMP build of OpenBLAS can lower what it is derived from
   void* library = open_library();
   symbol<void (*)(int)>(library, "openblas_set_num_threads")(1);
   // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ...": the first two words are the name and the version.
