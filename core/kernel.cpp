@@ -10,7 +10,30 @@ std::vector<const KernelSlot*>& slots() {
   return list;
 }
 
+// The capture of this thread.
+thread_local bool capturing = false;
+thread_local Device captured_device;
+thread_local const char* last_called = nullptr;
+
 }  // namespace
+
+CaptureScope::CaptureScope(Device device) {
+  capturing = true;
+  captured_device = device;
+  last_called = nullptr;
+}
+
+CaptureScope::~CaptureScope() { capturing = false; }
+
+bool CaptureScope::active() { return capturing; }
+const char* CaptureScope::last_kernel() { return last_called ? last_called : "no op yet"; }
+
+void KernelSlot::note_capture(Device device) const {
+  check(device == captured_device, "graph: '", name_, "' runs on ", device, " while a graph of ", captured_device,
+        " is recorded, which would never run it again; move its tensors to ", captured_device,
+        " or take it out of the recorded work");
+  last_called = name_;
+}
 
 void KernelSlot::enrol(DeviceKind kind) {
   bound_[static_cast<size_t>(kind)] = true;

@@ -15,6 +15,20 @@ namespace monoid {
 /// Binds every kernel of this build to its slot, once. Runs by itself on the first use of any slot.
 void bind_kernels_once();
 
+/// While one lives, this thread records a graph of a device: kernels of other kinds would run once and never again, so
+/// their slots refuse. Remembers the last slot called, for messages.
+class CaptureScope {
+ public:
+  explicit CaptureScope(Device device);
+  ~CaptureScope();
+  CaptureScope(const CaptureScope&) = delete;
+  CaptureScope& operator=(const CaptureScope&) = delete;
+
+  static bool active();
+  /// The slot called last in the capture that is going on, or "no op yet".
+  static const char* last_kernel();
+};
+
 /// What every slot has, whatever its signature; bound slots form a list that tests walk.
 class KernelSlot {
  public:
@@ -27,6 +41,8 @@ class KernelSlot {
   constexpr explicit KernelSlot(const char* name) : name_(name) {}
   void enrol(DeviceKind kind);
   [[noreturn]] void missing(Device device) const;
+  /// Called while a graph is recorded.
+  void note_capture(Device device) const;
 
   const char* name_;
   std::array<bool, kDeviceKinds> bound_{};
@@ -60,6 +76,7 @@ class Kernel<void(Args...)> : public KernelSlot {
     if (!function) [[unlikely]]
       missing(device);
     calls_.fetch_add(1, std::memory_order_relaxed);
+    if (CaptureScope::active()) note_capture(device);
     function(static_cast<Args>(args)...);
   }
 

@@ -1,46 +1,15 @@
 #include "monoid/core/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstdlib>
-#include <cstring>
-#include <map>
 #include <mutex>
-#include <vector>
+#include <utility>
 
 #include "monoid/core/error.h"
-#include "monoid/core/kernel.h"
 
 namespace monoid {
 namespace {
-
-constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
-
-void* allocate_on_cpu(size_t bytes, int) {
-  const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  void* address = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (address && bytes >= kHugePage) madvise(address, bytes, MADV_HUGEPAGE);
-  return address;
-}
-
-void copy_on_cpu(void* to, Device, const void* from, Device, size_t bytes) {
-  if (bytes > 0) std::memcpy(to, from, bytes);  // an empty vector has no address
-}
-
-constexpr Runtime kCpuRuntime{
-    .device_count = [] { return 1; },
-    .allocate = allocate_on_cpu,
-    .release = [](void* address, size_t, int) { std::free(address); },
-    .copy = copy_on_cpu,
-    .fill_zero = [](void* address, size_t bytes, int) { std::memset(address, 0, bytes); },
-    .synchronize = [](int) {},
-};
-
-constinit std::array<Runtime, kDeviceKinds> runtimes{kCpuRuntime, Runtime{}};
 
 // Eight classes per power of two: at most 12.5% of a block is slack.
 size_t size_class(size_t bytes) {
@@ -49,19 +18,27 @@ size_t size_class(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-/// Free blocks by size class, so that a training step allocates from the system only once.
+// The pools that scopes on this thread have made current, innermost last.
+thread_local std::vector<std::shared_ptr<MemoryPool>> pool_scopes;
+
+}  // namespace
+
+/// Hands out the blocks of one device's pools, so that a training step allocates from the system only once.
 class CachingAllocator {
  public:
-  explicit CachingAllocator(Device device) : device_(device) {}
+  explicit CachingAllocator(Device device) : device_(device), own_(std::make_shared<MemoryPool>(device)) {}
 
-  void* allocate(size_t requested) {
+  const std::shared_ptr<MemoryPool>& own() const { return own_; }
+
+  void* allocate(MemoryPool& pool, size_t requested) {
     const size_t bytes = size_class(requested);
     std::lock_guard lock(mutex_);
     ++stats_.requests;
-    void* address = take_cached(bytes);
+    void* address = take_cached(pool, bytes);
     if (!address) address = reserve(bytes);
     if (!address) {
-      release_cached();
+      release_cached(pool);
+      release_cached(*own_);
       address = reserve(bytes);
     }
     check(address, "out of memory on ", device_, ": requested ", requested, " bytes, ", stats_.allocated,
@@ -72,16 +49,16 @@ class CachingAllocator {
     return address;
   }
 
-  void release(void* address, size_t requested) {
+  void release(MemoryPool& pool, void* address, size_t requested) {
     const size_t bytes = size_class(requested);
     std::lock_guard lock(mutex_);
     stats_.allocated -= bytes;
-    free_[bytes].push_back(address);
+    pool.free_[bytes].push_back(address);
   }
 
-  void empty() {
+  void empty(MemoryPool& pool) {
     std::lock_guard lock(mutex_);
-    release_cached();
+    release_cached(pool);
   }
 
   MemoryStats stats() {
@@ -101,9 +78,9 @@ class CachingAllocator {
   }
 
  private:
-  void* take_cached(size_t bytes) {
-    const auto found = free_.find(bytes);
-    if (found == free_.end() || found->second.empty()) return nullptr;
+  void* take_cached(MemoryPool& pool, size_t bytes) {
+    const auto found = pool.free_.find(bytes);
+    if (found == pool.free_.end() || found->second.empty()) return nullptr;
     void* address = found->second.back();
     found->second.pop_back();
     return address;
@@ -111,7 +88,7 @@ class CachingAllocator {
 
   void* reserve(size_t bytes) {
     if (limit_ && stats_.reserved + bytes > limit_) return nullptr;
-    void* address = runtime(device_.kind).allocate(bytes, device_.index);
+    void* address = runtime(device_).allocate(bytes, device_.index);
     if (!address) return nullptr;
     ++stats_.misses;
     stats_.reserved += bytes;
@@ -119,20 +96,22 @@ class CachingAllocator {
     return address;
   }
 
-  void release_cached() {
-    for (auto& [bytes, blocks] : free_) {
-      for (void* block : blocks) runtime(device_.kind).release(block, bytes, device_.index);
+  void release_cached(MemoryPool& pool) {
+    for (auto& [bytes, blocks] : pool.free_) {
+      for (void* block : blocks) runtime(device_).release(block, bytes, device_.index);
       stats_.reserved -= bytes * blocks.size();
     }
-    free_.clear();
+    pool.free_.clear();
   }
 
   Device device_;
   std::mutex mutex_;
-  std::map<size_t, std::vector<void*>> free_;
+  std::shared_ptr<MemoryPool> own_;
   MemoryStats stats_;
   size_t limit_ = 0;
 };
+
+namespace {
 
 // Never destroyed: tensors with static storage may outlive any order of destruction.
 CachingAllocator& allocator(Device device) {
@@ -148,32 +127,43 @@ CachingAllocator& allocator(Device device) {
 
 }  // namespace
 
-const Runtime& runtime(DeviceKind kind) {
-  if (kind != DeviceKind::cpu) bind_kernels_once();
-  const Runtime& found = runtimes[static_cast<size_t>(kind)];
-  check(found.allocate, "device: this build of monoid has no ", kind, " backend; use the cpu, or configure with ",
-        "-DMONOID_CUDA=ON");
-  return found;
-}
-
-void bind_runtime(DeviceKind kind, const Runtime& bound) { runtimes[static_cast<size_t>(kind)] = bound; }
-
-bool is_available(Device device) {
-  bind_kernels_once();
-  const Runtime& found = runtimes[static_cast<size_t>(device.kind)];
-  return found.device_count && device.index < found.device_count();
-}
-
-void synchronize(Device device) { runtime(device.kind).synchronize(device.index); }
-
 MemoryStats memory_stats(Device device) { return allocator(device).stats(); }
 void reset_peak_memory(Device device) { allocator(device).reset_peak(); }
-void empty_cache(Device device) { allocator(device).empty(); }
 void set_memory_limit(size_t bytes, Device device) { allocator(device).set_limit(bytes); }
 
-Storage::Storage(size_t bytes, Device device)
-    : data_(allocator(device).allocate(bytes)), bytes_(bytes), device_(device) {}
+void empty_cache(Device device) {
+  CachingAllocator& found = allocator(device);
+  found.empty(*found.own());
+}
 
-Storage::~Storage() { allocator(device_).release(data_, bytes_); }
+MemoryPool::MemoryPool(Device device) : device_(device) {}
+MemoryPool::~MemoryPool() { allocator(device_).empty(*this); }
+
+const std::shared_ptr<MemoryPool>& MemoryPool::current(Device device) {
+  for (auto scope = pool_scopes.rbegin(); scope != pool_scopes.rend(); ++scope) {
+    if ((*scope)->device() == device) return *scope;
+  }
+  return allocator(device).own();
+}
+
+PoolScope::PoolScope(std::shared_ptr<MemoryPool> pool) { pool_scopes.push_back(std::move(pool)); }
+PoolScope::~PoolScope() { pool_scopes.pop_back(); }
+
+Storage::Storage(size_t bytes, Device device)
+    : pool_(MemoryPool::current(device)),
+      data_(allocator(device).allocate(*pool_, bytes)),
+      bytes_(bytes),
+      device_(device) {}
+
+Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> release)
+    : release_(std::move(release)), data_(data), bytes_(bytes), device_(device) {}
+
+Storage::~Storage() {
+  if (pool_) {
+    allocator(device_).release(*pool_, data_, bytes_);
+  } else if (release_) {
+    release_();
+  }
+}
 
 }  // namespace monoid

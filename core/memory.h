@@ -2,29 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
+#include <vector>
 
 #include "monoid/core/device.h"
+#include "monoid/core/runtime.h"
 
 namespace monoid {
-
-/// What a kind of device must offer to hold tensors. The CPU's is built in; a backend binds its own.
-struct Runtime {
-  int (*device_count)() = nullptr;
-  void* (*allocate)(size_t bytes, int index) = nullptr;  // nullptr when out of memory
-  void (*release)(void* address, size_t bytes, int index) = nullptr;
-  /// Copies bytes; host memory on either side makes it complete before returning.
-  void (*copy)(void* to, Device to_device, const void* from, Device from_device, size_t bytes) = nullptr;
-  void (*fill_zero)(void* address, size_t bytes, int index) = nullptr;
-  void (*synchronize)(int index) = nullptr;
-};
-
-/// The runtime of a device kind; an Error that says what to do when this build or machine has none.
-const Runtime& runtime(DeviceKind kind);
-void bind_runtime(DeviceKind kind, const Runtime& runtime);
-bool is_available(Device device);
-/// Waits until everything queued on the device has finished.
-void synchronize(Device device);
 
 /// Bytes of one device. `allocated`: in live tensors, rounded to size classes; `reserved`: held from the system.
 struct MemoryStats {
@@ -43,12 +29,44 @@ void empty_cache(Device device = kCpu);
 /// Refuses to reserve more than `bytes` on the device; 0 removes the limit.
 void set_memory_limit(size_t bytes, Device device = kCpu);
 
-/// One block of device memory from the caching allocator; goes back to the cache when it dies.
+/// Free blocks that wait for the next request. Each device has one; streams and graphs have their own, because a block
+/// may be reused without waiting only by work that is queued after the work that used it before.
+class MemoryPool {
+ public:
+  explicit MemoryPool(Device device);
+  /// Gives its blocks back to the system.
+  ~MemoryPool();
+  MemoryPool(const MemoryPool&) = delete;
+  MemoryPool& operator=(const MemoryPool&) = delete;
+
+  /// The one that this thread allocates from on a device.
+  static const std::shared_ptr<MemoryPool>& current(Device device);
+  Device device() const { return device_; }
+
+ private:
+  friend class CachingAllocator;
+
+  Device device_;
+  std::map<size_t, std::vector<void*>> free_;  // by size class
+};
+
+/// Makes a pool the current one of this thread while it lives.
+class PoolScope {
+ public:
+  explicit PoolScope(std::shared_ptr<MemoryPool> pool);
+  ~PoolScope();
+  PoolScope(const PoolScope&) = delete;
+  PoolScope& operator=(const PoolScope&) = delete;
+};
+
+/// One block of device memory from the current pool; goes back to that pool when it dies.
 class Storage {
  public:
   /// 64-byte aligned, not initialised. Out of memory is one Error with requested, in use and peak, thrown after
   /// the cache was emptied and the request tried again.
   Storage(size_t bytes, Device device);
+  /// Memory of somebody else's, who gets it back through `release`.
+  Storage(void* data, size_t bytes, Device device, std::function<void()> release);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -58,6 +76,8 @@ class Storage {
   Device device() const { return device_; }
 
  private:
+  std::shared_ptr<MemoryPool> pool_;  // null: not ours
+  std::function<void()> release_;
   void* data_;
   size_t bytes_;
   Device device_;

@@ -28,7 +28,7 @@ const Tensor::Impl& Tensor::impl() const {
 
 Tensor::Impl& Tensor::impl() { return const_cast<Impl&>(std::as_const(*this).impl()); }
 
-Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+Tensor Tensor::over(const Shape& shape, DType dtype, const std::function<std::shared_ptr<Storage>(size_t)>& storage) {
   for (int64_t extent : shape) check(extent >= 0, "tensor: negative extent in shape ", shape);
   auto impl = std::make_shared<Impl>();
   impl->shape = shape;
@@ -37,8 +37,17 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   impl->dtype = dtype;
   const auto most = std::numeric_limits<int64_t>::max() / static_cast<int64_t>(size_of(dtype));
   check(impl->elements <= most, "tensor: ", dtype, shape, " has more bytes than 64 bits count");
-  impl->storage = std::make_shared<Storage>(static_cast<size_t>(impl->elements) * size_of(dtype), device);
+  impl->storage = storage(static_cast<size_t>(impl->elements) * size_of(dtype));
   return Tensor(std::move(impl));
+}
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  return over(shape, dtype, [&](size_t bytes) { return std::make_shared<Storage>(bytes, device); });
+}
+
+Tensor Tensor::wrap(void* data, const Shape& shape, DType dtype, Device device, std::function<void()> release) {
+  return over(shape, dtype,
+              [&](size_t bytes) { return std::make_shared<Storage>(data, bytes, device, std::move(release)); });
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {

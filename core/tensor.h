@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <iosfwd>
 #include <memory>
 #include <span>
@@ -34,6 +35,8 @@ class Tensor {
   static Tensor from(const std::vector<T>& values, const Shape& shape, Device device = kCpu) {
     return from(std::span<const T>(values), shape, device);
   }
+  /// A contiguous tensor over memory of somebody else's, which stays valid until the last view of it calls `release`.
+  static Tensor wrap(void* data, const Shape& shape, DType dtype, Device device, std::function<void()> release = {});
   static Tensor scalar(double value, DType dtype = DType::f32, Device device = kCpu) {
     return full({}, value, dtype, device);
   }
@@ -121,6 +124,8 @@ class Tensor {
     std::shared_ptr<Impl> grad;
   };
 
+  static Tensor over(const Shape& shape, DType dtype,
+                     const std::function<std::shared_ptr<Storage>(size_t bytes)>& storage);
   explicit Tensor(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   const Impl& impl() const;
   Impl& impl();

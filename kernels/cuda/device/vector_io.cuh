@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "monoid/core/dtype.h"
+
+// Elements in and out of memory, sixteen bytes at a time where addresses allow, computed in f32.
+
+namespace monoid::cuda {
+
+/// N elements that one instruction loads or stores.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T lanes[N];
+};
+
+/// Elements of T in sixteen bytes.
+template <class T>
+inline constexpr int kWide = 16 / static_cast<int>(sizeof(T));
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(bfloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+
+template <class T>
+__device__ __forceinline__ T narrow(float x);
+template <>
+__device__ __forceinline__ float narrow<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) {
+  bfloat16 result;
+  result.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+  return result;
+}
+
+/// N elements as floats; `from` is aligned to the whole pack.
+template <int N, class T>
+__device__ __forceinline__ void load(const T* from, float (&to)[N]) {
+  const auto pack = *reinterpret_cast<const Pack<T, N>*>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = widen(pack.lanes[i]);
+}
+
+template <int N, class T>
+__device__ __forceinline__ void store(T* to, const float (&from)[N]) {
+  Pack<T, N> pack;
+#pragma unroll
+  for (int i = 0; i < N; ++i) pack.lanes[i] = narrow<T>(from[i]);
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+/// True where `address` and a stride of elements keep packs of N aligned.
+template <int N, class T>
+__host__ __device__ inline bool aligned_for(const T* address, int64_t stride = 0) {
+  return reinterpret_cast<uintptr_t>(address) % (sizeof(T) * N) == 0 && stride % N == 0;
+}
+
+}  // namespace monoid::cuda

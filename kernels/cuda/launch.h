@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+
+#include "monoid/core/dtype.h"
+#include "monoid/core/tensor.h"
+
+namespace monoid::cuda {
+
+/// Throws an Error that names the op, what CUDA said and, where there is one, what to do.
+void check_call(std::string_view op, cudaError_t status);
+
+/// What a kernel's launch depends on, read off the GPU once.
+struct DeviceLimits {
+  int multiprocessors;
+  int major, minor;               // compute capability
+  size_t shared_bytes_per_block;  // the most a block may ask for
+  size_t l2_bytes;
+};
+const DeviceLimits& limits(int index);
+
+/// The stream that kernels of this thread are queued on.
+cudaStream_t current_stream(int index);
+
+/// Queues kernels for one op on the device of a tensor: makes that device the current one of the thread for its life.
+///
+///   const Launch launch("unary", x);
+///   launch(kernel<float>, blocks, threads, from, to, count);
+class Launch {
+ public:
+  Launch(std::string_view op, const Tensor& on) : Launch(op, on.device().index) {}
+  Launch(std::string_view op, int index);
+
+  cudaStream_t stream() const { return stream_; }
+  const DeviceLimits& device() const { return *limits_; }
+  int index() const { return index_; }
+
+  /// An empty grid is no launch.
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments&&... arguments) const {
+    with_shared(kernel, grid, block, 0, static_cast<Arguments&&>(arguments)...);
+  }
+
+  /// The same with dynamic shared memory, beyond 48 KB too.
+  template <class... Parameters, class... Arguments>
+  void with_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   Arguments&&... arguments) const {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    constexpr size_t kFree = 48 << 10;
+    if (shared_bytes > kFree) allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    check_call(op_, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  }
+
+  /// How many blocks of a kernel one multiprocessor holds at once: for grids that stay on the GPU.
+  int blocks_per_multiprocessor(const void* kernel, int threads, size_t shared_bytes) const;
+
+ private:
+  void allow_shared(const void* kernel, size_t bytes) const;
+
+  std::string_view op_;
+  int index_;
+  cudaStream_t stream_;
+  const DeviceLimits* limits_;
+};
+
+/// Blocks that cover `count` items, `per_block` each.
+constexpr int64_t blocks_for(int64_t count, int64_t per_block) { return (count + per_block - 1) / per_block; }
+
+/// Calls body.template operator()<T>() with the C++ type of a dtype that CUDA kernels compute from: float or bfloat16.
+template <class Body>
+decltype(auto) dispatch_storage(std::string_view op, DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::f32:
+      return body.template operator()<float>();
+    case DType::bf16:
+      return body.template operator()<bfloat16>();
+    default:
+      fail(op, ": computes from f32 or bf16 on CUDA, got ", dtype, "; cast() it first, or use the cpu");
+  }
+}
+
+/// A tensor's address, or nullptr where it is undefined.
+template <class T>
+T* address_of(Tensor& x) {
+  return x.defined() ? x.data<T>() : nullptr;
+}
+template <class T>
+const T* address_of(const Tensor& x) {
+  return x.defined() ? x.data<T>() : nullptr;
+}
+
+}  // namespace monoid::cuda
