@@ -81,7 +81,7 @@ void bind_cpu_kernels() {
 
   // optim
   kernels::adamw.bind(on_cpu, cpu::adamw);
-  kernels::sum_of_squares.bind(on_cpu, cpu::sum_of_squares);
+  kernels::gradient_norms.bind(on_cpu, cpu::gradient_norms);
 }
 
 void bind_kernels_once() {

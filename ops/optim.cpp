@@ -1,9 +1,11 @@
 #include "monoid/ops/optim.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "monoid/core/safetensors.h"
+#include "monoid/core/stream.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/optim.h"
 
@@ -13,6 +15,7 @@ namespace {
 constexpr const char* kMean = ".exp_avg";
 constexpr const char* kMeanSquare = ".exp_avg_sq";
 constexpr const char* kStep = ".step";
+constexpr const char* kMaster = ".master";
 
 // The parameter's gradient, undefined if it has none; the kernels want it contiguous.
 Tensor dense_gradient(Tensor& parameter) {
@@ -23,49 +26,26 @@ Tensor dense_gradient(Tensor& parameter) {
   return parameter.grad();
 }
 
-// A stored moment in memory of the optimizer's own, beside its parameter.
+// What the state of a parameter is kept in.
+DType dtype_of_state(const Tensor& parameter) { return parameter.dtype() == DType::f64 ? DType::f64 : DType::f32; }
+
+// A stored part of the state in memory of the optimizer's own, beside its parameter.
 Tensor adopted(const std::string& name, const Tensor& stored, const Tensor& parameter) {
-  check(stored.shape() == parameter.shape() && stored.dtype() == parameter.dtype(), "AdamW: state '", name, "' is ",
-        describe(stored), ", but its parameter is ", describe(parameter));
-  Tensor own = Tensor::empty_like(parameter);
+  const DType dtype = dtype_of_state(parameter);
+  check(stored.shape() == parameter.shape() && stored.dtype() == dtype, "AdamW: state '", name, "' is ",
+        describe(stored), ", but its parameter is ", describe(parameter), ", whose state is ", dtype);
+  Tensor own = Tensor::empty(parameter.shape(), dtype, parameter.device());
   own.copy_from(stored);
   return own;
 }
 
-Tensors gradients_of(const ParameterGroup& group) {
-  Tensors gradients;
-  for (const Tensor& parameter : group.parameters) {
-    const Tensor gradient = parameter.grad();
-    if (gradient.defined()) gradients.push_back(gradient);
-  }
-  return gradients;
-}
-
-double sum_of_squares(const ParameterGroup& group, const Tensors& gradients) {
-  if (gradients.empty()) return 0;
-  Tensor sums = Tensor::zeros({static_cast<int64_t>(gradients.size())}, DType::f64, gradients[0].device());
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    check(gradients[i].device() == sums.device(), "AdamW: group '", group.name, "' has gradients on ", sums.device(),
-          " and ", gradients[i].device(), "; keep a group on one device");
-    const Tensor dense = gradients[i].is_contiguous() ? gradients[i] : gradients[i].clone();
-    kernels::sum_of_squares(dense, sums, static_cast<int64_t>(i));
-  }
-  double square = 0;
-  for (double sum : sums.to_vector<double>()) square += sum;
-  return square;
-}
-
-void limit_norm(const Tensors& gradients, double norm, double limit) {
-  const double scale = limit / (norm + 1e-6);
-  if (!std::isfinite(norm) || scale >= 1) return;
-  for (Tensor gradient : gradients) {
-    if (gradient.is_contiguous()) {
-      kernels::unary(UnaryFunction::scale, gradient, {scale}, gradient);
-    } else {
-      Tensor scaled = Tensor::empty_like(gradient);
-      kernels::unary(UnaryFunction::scale, gradient, {scale}, scaled);
-      gradient.copy_from(scaled);
-    }
+void scale_in_place(Tensor gradient, double scale) {
+  if (gradient.is_contiguous()) {
+    kernels::unary(UnaryFunction::scale, gradient, {scale}, gradient);
+  } else {
+    Tensor scaled = Tensor::empty_like(gradient);
+    kernels::unary(UnaryFunction::scale, gradient, {scale}, scaled);
+    gradient.copy_from(scaled);
   }
 }
 
@@ -73,10 +53,10 @@ void limit_norm(const Tensors& gradients, double norm, double limit) {
 
 template <class Self, class Visit>
 void AdamW::for_each(Self& self, Visit visit) {
-  size_t slot = 0;
+  size_t place = 0;
   for (auto& group : self.groups_) {
-    for (size_t i = 0; i < group.parameters.size(); ++i) {
-      visit(group, str(group.name, '.', i), group.parameters[i], self.moments_[slot++]);
+    for (size_t i = 0; i < group.parameters.size(); ++i, ++place) {
+      visit(group, str(group.name, '.', i), group.parameters[i], self.moments_[place], static_cast<int64_t>(place));
     }
   }
 }
@@ -89,6 +69,7 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
   check(options.epsilon >= 0, "AdamW: epsilon is ", options.epsilon, ", wanted 0 or more");
   std::set<std::string> names;
   std::set<const void*> seen;
+  std::optional<Device> device;
   for (const ParameterGroup& group : groups_) {
     check(names.insert(group.name).second, "AdamW: two groups are named '", group.name, "'");
     check(group.clip_norm >= 0 && group.weight_decay.value_or(options.weight_decay) >= 0, "AdamW: group '", group.name,
@@ -96,57 +77,94 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
           ", wanted 0 or more");
     for (const Tensor& parameter : group.parameters) {
       check_defined("AdamW", "a parameter of group '" + group.name + "'", parameter);
-      check(parameter.is_contiguous() && (parameter.dtype() == DType::f32 || parameter.dtype() == DType::f64),
+      const bool storage_only = parameter.dtype() == DType::bf16 && parameter.device().is_cpu();
+      check(parameter.is_contiguous() && is_floating(parameter.dtype()) && !storage_only,
             "AdamW: a parameter of group '", group.name, "' is ", describe(parameter), " with strides ",
-            parameter.strides(), ", wanted contiguous f32 or f64");
+            parameter.strides(), ", wanted contiguous f32 or f64 (or bf16 on cuda)");
+      if (!device) device = parameter.device();
+      check(parameter.device() == *device, "AdamW: parameters are on ", *device, " and ", parameter.device(),
+            "; make an optimizer a device");
       check(parameter.elements() == 0 || seen.insert(parameter.raw()).second, "AdamW: parameter ", describe(parameter),
             " of group '", group.name, "' is listed twice; it would be updated twice a step");
       moments_.emplace_back();
     }
   }
+  counts_ = Tensor::zeros({std::ssize(moments_)}, DType::f64, device.value_or(kCpu));
+  learning_rate_ = Tensor::scalar(options.learning_rate, DType::f64, device.value_or(kCpu));
 }
 
-void AdamW::step(double learning_rate) {
-  for_each(*this, [&](const ParameterGroup& group, const std::string& name, Tensor& parameter, Moments& moments) {
+void AdamW::update(const Tensor& scales) {
+  std::vector<AdamWItem> items;
+  for_each(*this, [&](const ParameterGroup& group, const std::string& name, Tensor& parameter, Moments& moments,
+                      int64_t place) {
     const Tensor gradient = dense_gradient(parameter);
     if (!gradient.defined()) return;
     if (!moments.mean.defined()) {
-      moments.mean = Tensor::zeros_like(parameter);
-      moments.mean_square = Tensor::zeros_like(parameter);
+      check(!Graph::capturing(), "AdamW: the first step of parameter '", name,
+            "' cannot be captured, because it makes the optimizer's state; take one step before");
+      moments.mean = Tensor::zeros(parameter.shape(), dtype_of_state(parameter), parameter.device());
+      moments.mean_square = Tensor::zeros_like(moments.mean);
+      if (parameter.dtype() == DType::bf16) moments.master = parameter.to(DType::f32);
     }
     check(moments.mean.device() == parameter.device(), "AdamW: parameter '", name, "' moved to ", parameter.device(),
           " but its state is on ", moments.mean.device(), "; make the optimizer after moving the model");
-    const double count = static_cast<double>(++moments.step);
-    const double rate = learning_rate * group.learning_rate_scale;
-    const double decay = group.weight_decay.value_or(options_.weight_decay);
-    kernels::adamw(parameter, gradient, moments.mean, moments.mean_square,
-                   {.beta1 = options_.beta1,
-                    .beta2 = options_.beta2,
-                    .epsilon = options_.epsilon,
-                    .keep = options_.decoupled ? 1 - rate * decay : 1,
-                    .l2 = options_.decoupled ? 0 : decay,
-                    .step_size = rate / (1 - std::pow(options_.beta1, count)),
-                    .root_bias_correction = std::sqrt(1 - std::pow(options_.beta2, count))});
+    items.push_back({parameter, gradient, moments.master, moments.mean, moments.mean_square, place,
+                     &group - groups_.data(), group.learning_rate_scale,
+                     group.weight_decay.value_or(options_.weight_decay)});
   });
+  kernels::adamw(counts_, learning_rate_, scales, items,
+                 {options_.beta1, options_.beta2, options_.epsilon, options_.decoupled});
 }
 
-double AdamW::clip() {
-  double total = 0;
-  for (const ParameterGroup& group : groups_) {
-    const Tensors gradients = gradients_of(group);
-    const double square = sum_of_squares(group, gradients);
-    total += square;
-    if (group.clip_norm > 0) limit_norm(gradients, std::sqrt(square), group.clip_norm);
-  }
-  return std::sqrt(total);
+void AdamW::set_learning_rate(double learning_rate) { learning_rate_.fill(learning_rate); }
+
+void AdamW::step(double learning_rate) {
+  set_learning_rate(learning_rate);
+  update({});
 }
+
+std::pair<Tensor, Tensor> AdamW::measure(std::span<const double> limits) {
+  std::vector<GradientItem> items;
+  for_each(*this, [&](const ParameterGroup& group, const std::string&, Tensor& parameter, const Moments&, int64_t) {
+    const Tensor gradient = dense_gradient(parameter);
+    if (gradient.defined()) items.push_back({gradient, &group - groups_.data()});
+  });
+  Tensor norms = Tensor::empty({std::ssize(groups_) + 1}, DType::f64, counts_.device());
+  Tensor scales = Tensor::empty({std::ssize(groups_)}, DType::f64, counts_.device());
+  kernels::gradient_norms(norms, scales, items, limits);
+  return {norms, scales};
+}
+
+std::vector<double> AdamW::limits() const {
+  std::vector<double> limits;
+  for (const ParameterGroup& group : groups_) limits.push_back(group.clip_norm);
+  return limits;
+}
+
+double AdamW::limit(std::span<const double> limits) {
+  const auto [norms, scales] = measure(limits);
+  const std::vector<double> factors = scales.to_vector<double>();
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (std::isnan(factors[i]) || factors[i] == 1) continue;
+    for (const Tensor& parameter : groups_[i].parameters) {
+      if (parameter.grad().defined()) scale_in_place(parameter.grad(), factors[i]);
+    }
+  }
+  return norms.to_vector<double>().back();
+}
+
+double AdamW::clip() { return limit(limits()); }
 
 double AdamW::clip(double norm) {
   check(norm > 0, "AdamW: clip to ", norm, ", wanted a norm above 0");
-  double total = 0;
-  for (const ParameterGroup& group : groups_) total += sum_of_squares(group, gradients_of(group));
-  for (const ParameterGroup& group : groups_) limit_norm(gradients_of(group), std::sqrt(total), norm);
-  return std::sqrt(total);
+  return limit(std::vector<double>{norm});
+}
+
+Tensor AdamW::clip_and_step(double norm) {
+  check(norm >= 0, "AdamW: clip to ", norm, ", wanted 0 (the groups' own limits) or a norm above it");
+  const auto [norms, scales] = measure(norm > 0 ? std::vector<double>{norm} : limits());
+  update(scales);
+  return norms.as_strided({}, {}, scales.elements());
 }
 
 void AdamW::zero_grad() {
@@ -157,44 +175,52 @@ void AdamW::zero_grad() {
 
 std::map<std::string, Tensor> AdamW::state() const {
   std::map<std::string, Tensor> state;
-  for_each(*this, [&](const ParameterGroup&, const std::string& name, const Tensor&, const Moments& moments) {
-    if (moments.step == 0) return;
-    state[name + kMean] = moments.mean;
-    state[name + kMeanSquare] = moments.mean_square;
-    state[name + kStep] = Tensor::from(std::vector<int64_t>{moments.step}, {});
-  });
+  const std::vector<double> counts = counts_.to_vector<double>();
+  for_each(*this,
+           [&](const ParameterGroup&, const std::string& name, const Tensor&, const Moments& moments, int64_t place) {
+             const auto count = static_cast<int64_t>(counts[static_cast<size_t>(place)]);
+             if (count == 0) return;
+             state[name + kMean] = moments.mean;
+             state[name + kMeanSquare] = moments.mean_square;
+             state[name + kStep] = Tensor::from(std::vector<int64_t>{count}, {});
+             if (moments.master.defined()) state[name + kMaster] = moments.master;
+           });
   return state;
 }
 
 void AdamW::load_state(const std::map<std::string, Tensor>& state) {
   std::vector<Moments> loaded;
-  size_t used = 0;
-  for_each(*this, [&](const ParameterGroup&, const std::string& name, const Tensor& parameter, const Moments&) {
-    const auto mean = state.find(name + kMean), square = state.find(name + kMeanSquare),
-               step = state.find(name + kStep);
-    const size_t present = (mean != state.end()) + (square != state.end()) + (step != state.end());
-    check(present == 0 || present == 3, "AdamW: the state of '", name, "' is incomplete; wanted ", kMean, ", ",
-          kMeanSquare, " and ", kStep);
-    used += present;
+  std::vector<double> counts;
+  std::set<std::string> known;
+  for_each(*this, [&](const ParameterGroup&, const std::string& name, const Tensor& parameter, const Moments&,
+                      int64_t) {
+    std::vector<std::string> parts{name + kMean, name + kMeanSquare, name + kStep};
+    if (parameter.dtype() == DType::bf16) parts.push_back(name + kMaster);
+    known.insert(parts.begin(), parts.end());
+    const auto present = std::count_if(parts.begin(), parts.end(), [&](const auto& part) { return state.count(part); });
+    check(present == 0 || present == std::ssize(parts), "AdamW: the state of '", name, "' is incomplete; wanted ",
+          kMean, ", ", kMeanSquare, " and ", kStep, parts.size() > 3 ? ", and .master for bf16" : "");
     Moments& moments = loaded.emplace_back();
+    counts.push_back(0);
     if (present == 0) return;
-    moments = {adopted(mean->first, mean->second, parameter), adopted(square->first, square->second, parameter),
-               step->second.to_vector<int64_t>().at(0)};
-    check(moments.step >= 1, "AdamW: state '", step->first, "' is ", moments.step, ", wanted 1 or more");
+    const auto part = [&](size_t i) { return adopted(parts[i], state.at(parts[i]), parameter); };
+    moments = {part(0), part(1), parts.size() > 3 ? part(3) : Tensor()};
+    const int64_t step = state.at(parts[2]).to_vector<int64_t>().at(0);
+    check(step >= 1, "AdamW: state '", parts[2], "' is ", step, ", wanted 1 or more");
+    counts.back() = static_cast<double>(step);
   });
-  if (used != state.size()) {
-    std::set<std::string> known;
-    for_each(*this, [&](const ParameterGroup&, const std::string& name, const Tensor&, const Moments&) {
-      known.insert({name + kMean, name + kMeanSquare, name + kStep});
-    });
-    for (const auto& [name, tensor] : state) {
-      check(known.count(name) == 1, "AdamW: state '", name, "' belongs to none of the optimizer's parameters");
-    }
+  for (const auto& [name, tensor] : state) {
+    check(known.count(name) == 1, "AdamW: state '", name, "' belongs to none of the optimizer's parameters");
   }
   moments_ = std::move(loaded);
+  counts_.copy_from(Tensor::from(counts, {std::ssize(counts)}));
 }
 
-void AdamW::save(const std::filesystem::path& path) const { write_safetensors(path, {state(), {}}); }
+void AdamW::save(const std::filesystem::path& path) const {
+  std::map<std::string, Tensor> tensors = state();
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(kCpu);
+  write_safetensors(path, {std::move(tensors), {}});
+}
 void AdamW::load(const std::filesystem::path& path) { load_state(read_safetensors(path).tensors); }
 
 }  // namespace monoid

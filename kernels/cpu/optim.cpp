@@ -8,42 +8,15 @@
 #include "monoid/core/parallel.h"
 #include "monoid/kernels/cpu/reduce_lanes.h"
 #include "monoid/kernels/cpu/simd.h"
+#include "monoid/kernels/optim_math.h"
 
 namespace monoid::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // elements a task
 
-}  // namespace
-
-void adamw(Tensor& parameter, const Tensor& gradient, Tensor& mean, Tensor& mean_square, const AdamWScalars& scalars) {
-  dispatch_real("adamw", parameter.dtype(), [&]<class T>() {
-    const T new_share = static_cast<T>(1 - scalars.beta1), new_square_share = static_cast<T>(1 - scalars.beta2);
-    const T beta2 = static_cast<T>(scalars.beta2), epsilon = static_cast<T>(scalars.epsilon);
-    const T keep = static_cast<T>(scalars.keep), l2 = static_cast<T>(scalars.l2);
-    const T step_size = static_cast<T>(scalars.step_size), root = static_cast<T>(scalars.root_bias_correction);
-    T* const parameters = parameter.data<T>();
-    T* const means = mean.data<T>();
-    T* const squares = mean_square.data<T>();
-    const T* const gradients = gradient.data<T>();
-    parallel_for(parameter.elements(), kGrain, [=](int64_t begin, int64_t end) {
-      vectorised([=] {
-#pragma GCC ivdep
-        for (int64_t i = begin; i < end; ++i) {
-          const T g = gradients[i] + l2 * parameters[i];
-          const T m = means[i] + new_share * (g - means[i]);
-          const T v = beta2 * squares[i] + new_square_share * (g * g);
-          means[i] = m;
-          squares[i] = v;
-          parameters[i] = keep * parameters[i] - step_size * (m / (std::sqrt(v) / root + epsilon));
-        }
-      });
-    });
-  });
-}
-
-void sum_of_squares(const Tensor& x, Tensor& sums, int64_t index) {
-  dispatch_real("sum_of_squares", x.dtype(), [&]<class T>() {
+double sum_of_squares(const Tensor& x) {
+  return dispatch_real("gradient_norms", x.dtype(), [&]<class T>() {
     const T* const values = x.data<T>();
     std::vector<double> partial(static_cast<size_t>((x.elements() + kGrain - 1) / kGrain));
     parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
@@ -58,8 +31,58 @@ void sum_of_squares(const Tensor& x, Tensor& sums, int64_t index) {
     });
     double total = 0;
     for (double sum : partial) total += sum;
-    sums.data<double>()[index] = total;
+    return total;
   });
+}
+
+}  // namespace
+
+void adamw(Tensor& counts, const Tensor& learning_rate, const Tensor& scales, std::span<const AdamWItem> items,
+           const AdamWSettings& settings) {
+  for (const AdamWItem& item : items) {
+    const double scale = scales.defined() ? scales.data<double>()[item.group] : 1;
+    if (std::isnan(scale)) continue;
+    const double rate = *learning_rate.data<double>() * item.learning_rate_scale;
+    const double count = counts.data<double>()[item.place] += 1;
+    dispatch_real("adamw", item.parameter.dtype(), [&]<class T>() {
+      const auto scalars = AdamWScalars<T>::make(settings, rate, item.weight_decay, count);
+      const T gradient_scale = static_cast<T>(scale);
+      T* const parameters = Tensor(item.parameter).data<T>();
+      T* const means = Tensor(item.mean).data<T>();
+      T* const squares = Tensor(item.mean_square).data<T>();
+      const T* const gradients = item.gradient.data<T>();
+      parallel_for(item.parameter.elements(), kGrain, [=](int64_t begin, int64_t end) {
+        vectorised([=] {
+#pragma GCC ivdep
+          for (int64_t i = begin; i < end; ++i) {
+            T parameter = parameters[i], mean = means[i], square = squares[i];
+            scalars.update(gradient_scale * gradients[i], parameter, mean, square);
+            parameters[i] = parameter;
+            means[i] = mean;
+            squares[i] = square;
+          }
+        });
+      });
+    });
+  }
+}
+
+void gradient_norms(Tensor& norms, Tensor& scales, std::span<const GradientItem> items,
+                    std::span<const double> limits) {
+  const int64_t groups = scales.elements();
+  double* const norm = norms.data<double>();
+  std::fill_n(norm, groups + 1, 0.0);
+  for (const GradientItem& item : items) norm[item.group] += sum_of_squares(item.gradient);
+  for (int64_t group = 0; group < groups; ++group) {
+    norm[groups] += norm[group];
+    norm[group] = std::sqrt(norm[group]);
+  }
+  norm[groups] = std::sqrt(norm[groups]);
+  const bool together = std::ssize(limits) == 1;
+  for (int64_t group = 0; group < groups; ++group) {
+    const auto limit = limits[together ? 0 : static_cast<size_t>(group)];
+    scales.data<double>()[group] = clip_scale(norm[together ? groups : group], limit);
+  }
 }
 
 }  // namespace monoid::cpu

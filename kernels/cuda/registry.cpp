@@ -2,6 +2,7 @@
 
 #include "monoid/core/copy.h"
 #include "monoid/kernels/cuda/runtime.h"
+#include "monoid/kernels/optim.h"
 
 namespace monoid {
 
