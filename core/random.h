@@ -45,6 +45,11 @@ class Generator {
   uint64_t offset() const { return offset_; }
   void set_offset(uint64_t offset) { offset_ = offset; }
 
+  /// Makes places count from a number on a device (i64 []) that is read when they are used, so that a captured graph
+  /// draws new numbers at each replay. `offset` and `reserve` then count from that base. Undefined: from zero.
+  void set_base(const Tensor& base) { base_ = base; }
+  const Tensor& base() const { return base_; }
+
   /// Takes `count` numbers off the stream and returns the index of the first; always a multiple of four.
   uint64_t reserve(int64_t count);
   /// One uniform number in [0, 1), with 53 bits.
@@ -55,6 +60,7 @@ class Generator {
  private:
   uint64_t seed_;
   uint64_t offset_;
+  Tensor base_;
 };
 
 /// Tensors of random f32 or f64 numbers: uniform in [low, high), and Gaussian (Box-Muller).
