@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "monoid/core/error.h"
+#include "monoid/models/decoder.h"
 
 namespace monoid {
 namespace {
@@ -22,18 +23,15 @@ void generate(LanguageModel& model, const Vocabulary& vocabulary, const std::str
               const std::function<bool(const std::string& text)>& emit) {
   options.validate();
   check(length >= 0, "generate: --length is ", length, ", wanted 0 or more");
-  const Device device = parameters(model).front().value.device();
-  const auto vocabulary_size = static_cast<size_t>(vocabulary.size());
-
-  std::vector<Token> tokens = start_tokens(vocabulary, prompt);
-  State state;
+  const std::vector<Token> start = start_tokens(vocabulary, prompt);
+  const std::vector<int64_t> ids(start.begin(), start.end());
+  std::vector<int64_t> tokens;
+  Decoder decoder(model, 1);
+  Tensor logits = decoder.prefill(Tensor::from(ids, {1, std::ssize(ids)}));
   for (int64_t i = 0; i < length; ++i) {
-    const std::vector<int64_t> ids(tokens.begin(), tokens.end());
-    const Tensor logits = model.forward(Tensor::from(ids, {1, std::ssize(ids)}).to(device), &state);
-    const std::vector<double> all = logits.to_vector<double>();
-    const Token next = sample_token(std::span(all).last(vocabulary_size), options, generator);
-    if (!emit(vocabulary.decode(next))) return;
-    tokens = {next};
+    if (i > 0) logits = decoder.step(Tensor::from(tokens, {1}));
+    tokens = {sample_token(logits.to_vector<double>(), options, generator)};
+    if (!emit(vocabulary.decode(static_cast<Token>(tokens[0])))) return;
   }
 }
 

@@ -44,6 +44,8 @@ Trained load_trained(const fs::path& folder, Device device) {
   check(trained.model->vocabulary() == trained.vocabulary.size(), "checkpoint: the model in ", checkpoint, " knows ",
         trained.model->vocabulary(), " tokens and its ", kVocabularyFile, " ", trained.vocabulary.size(),
         "; they do not belong together");
+  const DType dtype = parameters(*trained.model).front().value.dtype();
+  if (device.is_cpu() && dtype == DType::bf16) cast_to(*trained.model, DType::f32);  // which computes no bf16
   move_to(*trained.model, device);
   return trained;
 }

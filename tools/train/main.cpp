@@ -11,7 +11,7 @@ namespace monoid {
 namespace {
 
 std::unique_ptr<LanguageModel> new_model(const TrainOptions& options, const Corpus& corpus) {
-  Generator parameters = stream(options, Stream::parameters);
+  Generator parameters = random_stream(options, RandomStream::parameters);
   auto model = make_model(options.model, options.model_settings(corpus.vocabulary.size()), parameters);
   cast_to(*model, parse_dtype(options.dtype));
   return model;

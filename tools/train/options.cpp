@@ -7,6 +7,7 @@
 #include "monoid/core/device.h"
 #include "monoid/core/dtype.h"
 #include "monoid/core/error.h"
+#include "monoid/core/runtime.h"
 #include "monoid/models/catalog.h"
 #include "monoid/models/config.h"
 #include "monoid/tools/text/vocabulary.h"
@@ -47,9 +48,10 @@ void TrainOptions::validate() const {
   check(dataset.empty() || data.empty(), "--dataset ", dataset, " and --data ", data, " are both given; use one");
   vocabulary_key(model);  // an unknown model is an Error
   if (!vocab.empty()) Vocabulary::parse_kind(vocab);
-  Device::parse(device);
-  const DType type = parse_dtype(dtype);
-  check(type == DType::f32 || type == DType::f64, "--dtype is ", dtype, ", wanted f32 or f64");
+  const Device place = Device::parse(device);
+  runtime(place);  // a GPU that cannot be used is an Error
+  const DType type = parse_dtype(dtype), other = place.is_cpu() ? DType::f64 : DType::bf16;
+  check(type == DType::f32 || type == other, "--dtype is ", dtype, ", wanted f32 or ", other, " on ", place);
   fraction("--val-fraction", val_fraction);
   fraction("--beta1", beta1);
   fraction("--beta2", beta2);
@@ -108,8 +110,9 @@ void TrainOptions::read_json(const std::string& json, const std::string& origin)
 }
 
 void TrainOptions::check_continues(const TrainOptions& begun) const {
-  static const std::vector<std::string> kFree{"out",       "data",       "data-dir", "steps",         "eval-every",
-                                              "log-every", "save-every", "threads",  "sample-length", "device"};
+  static const std::vector<std::string> kFree{"out",           "data",      "data-dir",   "steps",
+                                              "eval-every",    "log-every", "save-every", "threads",
+                                              "sample-length", "device",    "cuda-graph"};
   const Json before = Json::parse(begun.json()), after = Json::parse(json());
   for (const auto& [name, value] : after.items()) {
     if (value == before[name] || std::find(kFree.begin(), kFree.end(), name) != kFree.end()) continue;
@@ -132,7 +135,7 @@ std::string TrainOptions::model_settings(int64_t vocabulary) const {
   return settings.dump();
 }
 
-Generator stream(const TrainOptions& options, Stream which) {
+Generator random_stream(const TrainOptions& options, RandomStream which) {
   const auto words = philox(static_cast<uint64_t>(options.seed), static_cast<uint64_t>(which));
   return Generator(uint64_t{words[0]} << 32 | words[1]);
 }

@@ -25,6 +25,7 @@ struct TrainOptions {
   int64_t seed = 1337;
   std::string device = "cpu", dtype = "f32";
   int64_t threads = 0;
+  bool cuda_graph = true;
 
   std::vector<std::string> set;  // model settings, each key=value; the later one wins
   bool resume = false, overwrite = false;
@@ -57,8 +58,9 @@ struct TrainOptions {
     field("save-every", save_every, "Steps between checkpoints (0: only at the end)");
     field("sample-length", sample_length, "Tokens of text to write when done");
     field("seed", seed, "Fixes parameters, batches and dropout");
-    field("device", device, "cpu or cuda");
-    field("dtype", dtype, "f32 or f64");
+    field("device", device, "cpu, cuda or cuda:N");
+    field("dtype", dtype, "f32, bf16 (cuda, with f32 masters) or f64 (cpu)");
+    field("cuda-graph", cuda_graph, "Replay each step as one CUDA graph; the numbers are the same without");
     field("threads", threads, "CPU threads (0: as many as the machine has); results do not depend on it");
   }
 
@@ -78,8 +80,8 @@ struct TrainOptions {
 };
 
 /// Independent streams of random numbers that one --seed gives.
-enum class Stream : uint64_t { parameters, batches, dropout, sample };
-Generator stream(const TrainOptions& options, Stream which);
+enum class RandomStream : uint64_t { parameters, batches, dropout, sample };
+Generator random_stream(const TrainOptions& options, RandomStream which);
 
 /// The options of this call, or the exit code if there is nothing to train (--help, --list-models, a mistake).
 struct TrainCommand {

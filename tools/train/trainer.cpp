@@ -8,7 +8,6 @@
 #include "monoid/core/atomic_file.h"
 #include "monoid/core/error.h"
 #include "monoid/core/memory.h"
-#include "monoid/core/tape.h"
 #include "monoid/models/checkpoint.h"
 #include "monoid/tools/text/files.h"
 #include "monoid/tools/text/generation.h"
@@ -54,11 +53,15 @@ Trainer::Trainer(const TrainOptions& options, const Corpus& corpus, LanguageMode
       folder_(folder),
       device_(Device::parse(options.device)),
       schedule_{options.lr, options.min_lr, options.warmup, options.schedule_end()},
-      crops_(corpus.split.train, options.batch_size, options.context, stream(options, Stream::batches)),
+      crops_(corpus.split.train, options.batch_size, options.context, random_stream(options, RandomStream::batches)),
       windows_(corpus.split.validation, options.context, "validation"),
       optimizer_(make_optimizer(model, options)),
+      train_step_(
+          device_,
+          [&model](const Tensors& batch, Generator* random) { return model.loss(batch[0], batch[1], nullptr, random); },
+          optimizer_, {.clip = options.clip, .graph = options.cuda_graph}),
       progress_(options.steps) {
-  state_.dropout = stream(options, Stream::dropout);
+  state_.dropout = random_stream(options, RandomStream::dropout);
   state_.context = options.context;
   state_.text = corpus.name;
   state_.text_checksum = corpus.checksum;
@@ -80,40 +83,47 @@ int Trainer::run() {
   started_ = Clock::now();
   if (!saved_step_) save();
 
+  const size_t ahead = device_.is_cpu() ? 0 : 1;
   while (state_.step < options_.steps && !interrupt()) {
-    const Step step = take_step();
+    const Clock::time_point start = Clock::now();
+    queue_step();
+    const bool pause = due(options_.log_every) || due(options_.eval_every) || due(options_.save_every);
+    const std::optional<Step> step = settle(pause ? 0 : ahead);
+    step_seconds_ += seconds_since(start);
     std::optional<Evaluation> validation;
     if (due(options_.eval_every)) validation = validate();
-    record(step, validation);
+    if (step) record(*step, validation);
     if (due(options_.save_every)) save();
   }
+  settle(0);
   return finish(interrupt());
 }
 
-Trainer::Step Trainer::take_step() {
-  const Clock::time_point start = Clock::now();
-  const int64_t number = state_.step + 1;
-  const double learning_rate = schedule_(state_.step);
-  optimizer_.zero_grad();
-  double loss = 0;
+void Trainer::queue_step() {
+  std::vector<Tensors> batches;
   for (int64_t i = 0; i < options_.grad_accum; ++i) {
-    const Batch batch = crops_.next();
-    Tape tape;
-    const Tensor part = model_.loss(batch.tokens.to(device_), batch.targets.to(device_), nullptr, &state_.dropout);
-    loss += part.item() / static_cast<double>(options_.grad_accum);
-    if (!std::isfinite(loss)) stop_at(str("the loss is ", loss), number);
-    tape.backward(part,
-                  Tensor::full(part.shape(), 1.0 / static_cast<double>(options_.grad_accum), part.dtype(), device_));
+    Batch batch = crops_.next();
+    batches.push_back({batch.tokens, batch.targets});
   }
-  const double gradient_norm = options_.clip > 0 ? optimizer_.clip(options_.clip) : optimizer_.clip();
-  if (!std::isfinite(gradient_norm)) stop_at(str("the norm of the gradient is ", gradient_norm), number);
-  optimizer_.step(learning_rate);
-
-  state_.step = number;
+  const double learning_rate = schedule_(state_.step);
+  queued_.push_back({state_.step + 1, learning_rate, train_step_.run(batches, learning_rate, &state_.dropout)});
+  ++state_.step;
   ++steps_here_;
   ++steps_since_line_;
-  step_seconds_ += seconds_since(start);
-  return {loss, learning_rate, gradient_norm};
+}
+
+std::optional<Trainer::Step> Trainer::settle(size_t ahead) {
+  std::optional<Step> last;
+  while (queued_.size() > ahead) {
+    const Queued queued = std::move(queued_.front());
+    queued_.pop_front();
+    const StepResult result = queued.pending.wait();
+    if (!std::isfinite(result.loss)) stop_at(str("the loss is ", result.loss), queued.number);
+    if (!std::isfinite(result.gradient_norm))
+      stop_at(str("the norm of the gradient is ", result.gradient_norm), queued.number);
+    last = Step{queued.number, queued.learning_rate, result};
+  }
+  return last;
 }
 
 void Trainer::record(const Step& step, const std::optional<Evaluation>& validation) {
@@ -122,10 +132,10 @@ void Trainer::record(const Step& step, const std::optional<Evaluation>& validati
   const double left =
       seconds_since(started_) / static_cast<double>(steps_here_) * static_cast<double>(options_.steps - state_.step);
   const bool line_due = due(options_.log_every);
-  progress_.step(state_.step, step.loss, speed, left, line_due);
+  progress_.step(step.number, step.result.loss, speed, left, line_due);
   if (validation) progress_.line(progress_.place(state_.step) + "  " + describe(*validation));
   if (!line_due && !validation) return;
-  log_->write({state_.step, step.loss, step.learning_rate, step.gradient_norm, speed, validation});
+  log_->write({step.number, step.result.loss, step.learning_rate, step.result.gradient_norm, speed, validation});
   if (validation) write_loss_plot(folder_ / kLogFile, folder_ / kPlotFile, options_.model + " on " + corpus_.name);
   steps_since_line_ = 0;
   step_seconds_ = 0;
@@ -168,7 +178,7 @@ void Trainer::write_trained(const std::filesystem::path& folder) {
 
 std::string Trainer::write_sample() {
   std::string text;
-  Generator generator = stream(options_, Stream::sample);
+  Generator generator = random_stream(options_, RandomStream::sample);
   generate(model_, corpus_.vocabulary, "", options_.sample_length, {.temperature = kSampleTemperature}, generator,
            [&](const std::string& piece) {
              text += piece;

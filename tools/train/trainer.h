@@ -1,10 +1,11 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <optional>
 
 #include "monoid/models/language_model.h"
-#include "monoid/ops/optim.h"
+#include "monoid/models/train_step.h"
 #include "monoid/tools/text/batches.h"
 #include "monoid/tools/text/evaluation.h"
 #include "monoid/tools/text/progress.h"
@@ -30,11 +31,21 @@ class Trainer {
   int run();
 
  private:
+  /// A step on its way: on a GPU the next one is queued before this one is through.
+  struct Queued {
+    int64_t number;
+    double learning_rate;
+    PendingStep pending;
+  };
   struct Step {
-    double loss, learning_rate, gradient_norm;
+    int64_t number;
+    double learning_rate;
+    StepResult result;
   };
 
-  Step take_step();
+  void queue_step();
+  /// Waits until at most `ahead` steps are on their way; the result of the last one waited for.
+  std::optional<Step> settle(size_t ahead);
   void record(const Step& step, const std::optional<Evaluation>& validation);
   Evaluation validate();
   void save();
@@ -55,6 +66,8 @@ class Trainer {
   RandomCrops crops_;
   Windows windows_;
   AdamW optimizer_;
+  TrainStep train_step_;
+  std::deque<Queued> queued_;
   TrainerState state_;
   Progress progress_;
   std::optional<Log> log_;

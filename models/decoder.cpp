@@ -1,0 +1,70 @@
+#include "monoid/models/decoder.h"
+
+#include <utility>
+
+#include "monoid/layers/module.h"
+
+namespace monoid {
+namespace {
+
+// The last row of logits [batch, time, vocabulary].
+Tensor last_of(const Tensor& logits) {
+  const int64_t time = logits.size(1);
+  return logits.as_strided({logits.size(0), logits.size(2)}, {logits.strides()[0], logits.strides()[2]},
+                           logits.offset() + (time - 1) * logits.strides()[1]);
+}
+
+}  // namespace
+
+Decoder::Decoder(LanguageModel& model, int64_t batch, bool graph)
+    : model_(model), device_(parameters(model).front().value.device()), batch_(batch), use_graph_(graph) {
+  check(batch >= 1, "decoder: batch is ", batch, ", wanted 1 or more");
+}
+
+Tensor Decoder::prefill(const Tensor& tokens) {
+  check(tokens.defined() && tokens.rank() == 2 && tokens.size(0) == batch_ && tokens.size(1) >= 1,
+        "decoder: prefill tokens are ", describe(tokens), ", wanted [", batch_, ", time] with a time of 1 or more");
+  state_.clear();
+  return run(tokens);
+}
+
+Tensor Decoder::step(const Tensor& tokens) {
+  check(!state_.empty(), "decoder: step() before prefill(); read at least one token first");
+  check_shape("decoder", "the tokens", tokens, {batch_});
+  const Tensor column = tokens.view({batch_, 1});
+  // The first token runs as it is, which finds the fastest products on the way.
+  if (device_.is_cpu() || !use_graph_ || !std::exchange(tried_, true)) return run(column);
+  if (!graph_.recorded()) record();
+  for (NamedTensor& buffer : buffers_) {
+    const Tensor before = state_.find(buffer.name);
+    if (before.raw() == buffer.value.raw()) continue;  // left there by the graph itself
+    buffer.value.copy_from(before);
+    state_.set(buffer.name, buffer.value);
+  }
+  host_tokens_.copy_from(column);
+  graph_.replay();
+  Stream::current(device_).synchronize();
+  return host_logits_;
+}
+
+Tensor Decoder::run(const Tensor& tokens) {
+  return last_of(model_.forward(tokens.to(device_), &state_)).to(DType::f32).to(kCpu);
+}
+
+// A token from pinned memory to logits in pinned memory; the state is read from buffers and written back to them.
+void Decoder::record() {
+  host_tokens_ = pinned({batch_, 1}, DType::i64);
+  host_logits_ = pinned({batch_, model_.vocabulary()}, DType::f32);
+  tokens_ = Tensor::zeros({batch_, 1}, DType::i64, device_);
+  for (const NamedTensor& entry : state_.tensors()) buffers_.push_back({entry.name, entry.value.clone()});
+  graph_ = Graph(device_, [&] {
+    copy_async(host_tokens_, tokens_);
+    State state;
+    for (const NamedTensor& buffer : buffers_) state.set(buffer.name, buffer.value);
+    const Tensor logits = last_of(model_.forward(tokens_, &state)).to(DType::f32);
+    copy_async(logits.is_contiguous() ? logits : logits.clone(), host_logits_);
+    for (NamedTensor& buffer : buffers_) buffer.value.copy_from(state.find(buffer.name));
+  });
+}
+
+}  // namespace monoid
