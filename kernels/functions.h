@@ -382,7 +382,7 @@ decltype(auto) dispatch_function(Comparison comparison, Body&& body) {
 }
 
 inline Saves saved_by(UnaryFunction function) {
-  return dispatch_function(function, []<class Function>() { return Function::kSaves; });
+  return dispatch_function(function, [&]<class Function>() { return Function::kSaves; });
 }
 
 }  // namespace monoid

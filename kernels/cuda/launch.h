@@ -88,6 +88,21 @@ decltype(auto) dispatch_storage(std::string_view op, DType dtype, Body&& body) {
   }
 }
 
+/// The same with the unsigned integer of a dtype's size: for kernels that only move elements.
+template <class Body>
+decltype(auto) dispatch_bits(DType dtype, Body&& body) {
+  switch (size_of(dtype)) {
+    case 1:
+      return body.template operator()<uint8_t>();
+    case 2:
+      return body.template operator()<uint16_t>();
+    case 4:
+      return body.template operator()<uint32_t>();
+    default:
+      return body.template operator()<uint64_t>();
+  }
+}
+
 /// A tensor's address, or nullptr where it is undefined.
 template <class T>
 T* address_of(Tensor& x) {

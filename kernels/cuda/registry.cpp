@@ -2,11 +2,28 @@
 
 #include "monoid/core/copy.h"
 #include "monoid/kernels/cuda/runtime.h"
+#include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/optim.h"
 
 namespace monoid {
 
 // One line a kernel, in the order of kernels/registry.cpp. The runtime comes first: tensors need memory.
-void bind_cuda_kernels() { cuda::bind_runtime(); }
+void bind_cuda_kernels() {
+  constexpr auto on_cuda = DeviceKind::cuda;
+  cuda::bind_runtime();
+
+  // copy
+  kernels::copy.bind(on_cuda, cuda::copy);
+  kernels::fill.bind(on_cuda, cuda::fill);
+  kernels::accumulate.bind(on_cuda, cuda::accumulate);
+
+  // elementwise
+  kernels::unary.bind(on_cuda, cuda::unary);
+  kernels::unary_gradient.bind(on_cuda, cuda::unary_gradient);
+  kernels::binary.bind(on_cuda, cuda::binary);
+  kernels::binary_gradient.bind(on_cuda, cuda::binary_gradient);
+  kernels::compare.bind(on_cuda, cuda::compare);
+  kernels::where.bind(on_cuda, cuda::where);
+}
 
 }  // namespace monoid

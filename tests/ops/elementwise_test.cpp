@@ -94,8 +94,8 @@ double element(const Tensor& x, const Shape& index) {
 // out[index] = function(a, b) read one element at a time through a hand-made broadcast.
 Tensor by_elements(const Tensor& a, const Tensor& b, const std::function<double(double, double)>& function) {
   const Shape shape = broadcast_shapes("test", a.shape(), b.shape());
-  const Tensor wide_a = a.as_strided(shape, cpu::broadcast_strides(a, shape), a.offset());
-  const Tensor wide_b = b.as_strided(shape, cpu::broadcast_strides(b, shape), b.offset());
+  const Tensor wide_a = a.as_strided(shape, broadcast_strides(a, shape), a.offset());
+  const Tensor wide_b = b.as_strided(shape, broadcast_strides(b, shape), b.offset());
   std::vector<double> values;
   Shape index = shape;
   for (int64_t i = 0; i < shape.elements(); ++i) {

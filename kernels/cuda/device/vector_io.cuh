@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "monoid/core/dtype.h"
 
@@ -34,6 +35,27 @@ __device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) {
   bfloat16 result;
   result.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
   return result;
+}
+
+/// What an element of any type is once it is in a register, and the way there and back.
+template <class T>
+using Register = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
+
+template <class T>
+__device__ __forceinline__ Register<T> to_register(T x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return widen(x);
+  } else {
+    return x;
+  }
+}
+template <class T>
+__device__ __forceinline__ T from_register(Register<T> x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return narrow<bfloat16>(x);
+  } else {
+    return x;
+  }
 }
 
 /// N elements as floats; `from` is aligned to the whole pack.
