@@ -123,7 +123,7 @@ Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
     const Tensor taps = by_tap(weight);
     Tensor output = with_tap_axis(y);
     kernels::matmul(windows(padded(x, pad_left, pad_right), kernel),
-                    taps.as_strided({1, kernel, in, out}, {0, out * in, 1, in}, 0), bias, output);
+                    taps.as_strided({1, kernel, in, out}, {0, out * in, 1, in}, 0), bias, {}, output);
   }
   Tape::record("conv1d", {x, weight, bias}, {y}, [=](const Tensors& output_gradients) -> Tensors {
     const Tensor& dy = output_gradients[0];
@@ -133,19 +133,20 @@ Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
       gradients[0] = Tensor::empty(x.shape(), x.dtype(), x.device());
       Tensor dx = with_tap_axis(gradients[0]);
       kernels::matmul(windows(padded(dy, kernel - 1 - pad_left, kernel - 1 - pad_right), kernel),
-                      taps.as_strided({1, kernel, out, in}, {0, -out * in, in, 1}, (kernel - 1) * out * in), {}, dx);
+                      taps.as_strided({1, kernel, out, in}, {0, -out * in, in, 1}, (kernel - 1) * out * in), {}, {},
+                      dx);
     }
     if (weight.requires_grad()) {
       Tensor dtaps = Tensor::empty({1, kernel, out, in}, x.dtype(), x.device());
       const Tensor columns = dy.as_strided({dy.size(0), 1, out, time},
                                            {dy.strides()[0], 0, dy.strides()[2], dy.strides()[1]}, dy.offset());
-      kernels::matmul(columns, windows(padded(x, pad_left, pad_right), kernel), {}, dtaps);
+      kernels::matmul(columns, windows(padded(x, pad_left, pad_right), kernel), {}, {}, dtaps);
       gradients[1] = dtaps.as_strided({out, in, kernel}, {in, 1, out * in}, 0);
     }
     if (bias.requires_grad()) {
       // Column sums are the product with a row of ones.
       Tensor total = Tensor::empty({1, 1, out}, x.dtype(), x.device());
-      kernels::matmul(Tensor::ones({dy.size(0), 1, time}, x.dtype(), x.device()), dy, {}, total);
+      kernels::matmul(Tensor::ones({dy.size(0), 1, time}, x.dtype(), x.device()), dy, {}, {}, total);
       gradients[2] = total.view({out});
     }
     return gradients;

@@ -1,7 +1,13 @@
 #include "monoid/ops/matmul.h"
 
+#include <tuple>
+#include <utility>
+
 #include "monoid/core/tape.h"
 #include "monoid/kernels/matmul.h"
+#include "monoid/kernels/product.h"
+#include "monoid/kernels/reduce.h"
+#include "monoid/ops/shape_ops.h"
 
 namespace monoid {
 namespace {
@@ -21,22 +27,37 @@ Tensor with_rank(const Tensor& x, int rank) {
   return x.as_strided(shape, strides, x.offset());
 }
 
-Tensor transposed(const Tensor& x) {
-  Shape shape = x.shape();
-  Strides strides = x.strides();
-  std::swap(shape[-1], shape[-2]);
-  std::swap(strides[-1], strides[-2]);
-  return x.as_strided(shape, strides, x.offset());
-}
-
 // sum of a b into a tensor of `shape`, over the leading axes that `shape` lacks or has with extent 1.
-Tensor product(const Tensor& a, const Tensor& b, const Shape& shape, const Tensor& bias = {}) {
+Tensor product(const Tensor& a, const Tensor& b, const Shape& shape, const Tensor& bias = {},
+               const Tensor& addend = {}) {
   const int rank = std::max(a.rank(), b.rank());
   Shape aligned = shape;
   while (aligned.rank() < rank) aligned = aligned.inserted(0, 1);
   Tensor c = Tensor::empty(aligned, a.dtype(), a.device());
-  kernels::matmul(with_rank(a, rank), with_rank(b, rank), bias, c);
+  kernels::matmul(with_rank(a, rank), with_rank(b, rank), bias, addend, c);
   return c.view(shape);
+}
+
+// Of y = x weight^T + bias, for those that want one: both at once read dy once.
+std::pair<Tensor, Tensor> parameter_gradients(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                                              const Tensor& bias) {
+  const Shape ones = [&] {
+    Shape shape = dy.shape();
+    for (int axis = 0; axis < dy.rank(); ++axis) shape[axis] = 1;
+    return shape;
+  }();
+  Tensor dweight, dbias;
+  if (bias.requires_grad()) dbias = Tensor::empty(ones.with(-1, bias.size(0)), dy.dtype(), dy.device());
+  if (weight.requires_grad() && bias.requires_grad()) {
+    dweight = Tensor::empty(ones.with(-2, weight.size(0)).with(-1, weight.size(1)), dy.dtype(), dy.device());
+    kernels::linear_gradient(dy, x, dweight, dbias);
+    dweight = dweight.view(weight.shape());
+  } else if (weight.requires_grad()) {
+    dweight = product(transposed(dy), x, weight.shape());
+  } else if (bias.requires_grad()) {
+    kernels::sum(dy, dbias);
+  }
+  return {dweight, bias.requires_grad() ? dbias.view(bias.shape()) : Tensor()};
 }
 
 }  // namespace
@@ -61,7 +82,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   return c;
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
   check_defined("linear", "the input", x);
   check_defined("linear", "the weight", weight);
   check_same_device_and_dtype("linear", x, weight);
@@ -72,19 +93,21 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     check_same_device_and_dtype("linear", x, bias);
     check_shape("linear", "bias", bias, {weight.size(0)});
   }
+  const Shape shape = x.shape().with(-1, weight.size(0));
+  Tensor addend;
+  if (residual.defined()) {
+    check_same_device_and_dtype("linear", x, residual);
+    check_shape("linear", "residual", residual, shape);
+    addend = with_rank(contiguous(residual.detach()), 2);
+  }
   const Tensor rows = with_rank(x, 2);
-  const Tensor y = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)), bias)
-                       .view(x.shape().with(-1, weight.size(0)));
-  Tape::record("linear", {x, weight, bias}, {y}, [x, rows, weight, bias](const Tensors& output_gradients) -> Tensors {
-    const Tensor dy = with_rank(output_gradients[0], 2);
-    Tensors gradients(3);
-    if (x.requires_grad()) gradients[0] = product(dy, weight, rows.shape()).view(x.shape());
-    if (weight.requires_grad()) gradients[1] = product(transposed(dy), rows, weight.shape());
-    if (bias.requires_grad()) {
-      // Column sums are the product with a row of ones.
-      const Tensor ones = Tensor::ones(dy.shape().with(-1, dy.size(-2)).with(-2, 1), dy.dtype(), dy.device());
-      gradients[2] = product(ones, dy, {1, bias.size(0)}).view(bias.shape());
-    }
+  const Tensor y = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)), bias, addend).view(shape);
+  Tape::record("linear", {x, weight, bias, residual}, {y}, [x, rows, weight, bias, residual](const Tensors& dy) {
+    const Tensor dy_rows = with_rank(dy[0], 2);
+    Tensors gradients(4);
+    if (x.requires_grad()) gradients[0] = product(dy_rows, weight, rows.shape()).view(x.shape());
+    std::tie(gradients[1], gradients[2]) = parameter_gradients(dy_rows, rows, weight, bias);
+    if (residual.requires_grad()) gradients[3] = dy[0];
     return gradients;
   });
   return y;

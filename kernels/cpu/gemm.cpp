@@ -18,102 +18,7 @@
 namespace monoid::cpu {
 namespace {
 
-struct Axis {
-  int64_t extent, a, b, c;
-};
-
-struct Offsets {
-  int64_t a = 0, b = 0, c = 0;
-};
-
-struct Axes : std::vector<Axis> {
-  int64_t count() const {
-    int64_t product = 1;
-    for (const Axis& axis : *this) product *= axis.extent;
-    return product;
-  }
-  Offsets offsets(int64_t index) const {
-    Offsets at;
-    for (auto axis = rbegin(); axis != rend(); ++axis) {
-      const int64_t i = index % axis->extent;
-      index /= axis->extent;
-      at.a += i * axis->a;
-      at.b += i * axis->b;
-      at.c += i * axis->c;
-    }
-    return at;
-  }
-};
-
-template <class T>
-struct Product {
-  T alpha, beta;
-  Matrix<const T> a, b;
-  Matrix<T> c;
-  Matrix<const T> start;
-  Axes moving, summed;
-
-  int64_t m() const { return c.rows; }
-  int64_t n() const { return c.columns; }
-  int64_t k() const { return a.columns; }
-
-  /// c^T = b^T a^T.
-  void transpose() {
-    std::swap(a, b);
-    for (Matrix<const T>* x : {&a, &b, &start}) *x = x->transposed();
-    c = c.transposed();
-    for (Axes* axes : {&moving, &summed}) {
-      for (Axis& axis : *axes) std::swap(axis.a, axis.b);
-    }
-  }
-};
-
 int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
-
-// Rows of x followed by rows of x one batch step further: the same matrix, taller?
-template <class T>
-bool stack_rows(Matrix<T>& x, int64_t extent, int64_t step) {
-  if (x.rows != 1 && step != x.rows * x.row_step) return false;
-  const Matrix<T> taller{x.data, x.rows * extent, x.columns, x.rows == 1 ? step : x.row_step, x.column_step};
-  if (!has_unit_step(taller)) return false;
-  x = taller;
-  return true;
-}
-
-// Moves a batch axis along which b stands still into the rows: [batch, m, k] x [k, n] is one product of batch * m rows.
-template <class T>
-bool fold_into_rows(Product<T>& p, const Axis& axis) {
-  if (axis.b != 0 || (p.start.data && p.start.row_step != 0)) return false;
-  Matrix<const T> a = p.a;
-  Matrix<T> c = p.c;
-  if (!stack_rows(a, axis.extent, axis.a) || !stack_rows(c, axis.extent, axis.c)) return false;
-  p.a = a;
-  p.c = c;
-  p.start.rows = c.rows;
-  return true;
-}
-
-// The same for an axis over which products are summed and k: the gradient of a weight over [batch, time].
-template <class T>
-bool fold_into_inner(Product<T>& p, const Axis& axis) {
-  Matrix<const T> a = p.a.transposed(), b = p.b;
-  if (!stack_rows(a, axis.extent, axis.a) || !stack_rows(b, axis.extent, axis.b)) return false;
-  p.a = a.transposed();
-  p.b = b;
-  return true;
-}
-
-template <class T>
-void fold(Product<T>& p) {
-  const auto fold_all = [](Axes& axes, auto fold_one) {
-    while (!axes.empty() && fold_one(axes.back())) axes.pop_back();
-  };
-  fold_all(p.moving, [&](const Axis& axis) { return fold_into_rows(p, axis); });
-  p.transpose();
-  fold_all(p.moving, [&](const Axis& axis) { return fold_into_rows(p, axis); });
-  p.transpose();
-  fold_all(p.summed, [&](const Axis& axis) { return fold_into_inner(p, axis); });
-}
 
 // Whether thin_gemm would take dot products with the columns of b.
 template <class T>
@@ -171,25 +76,26 @@ Grid choose_grid(int64_t m, int64_t n, int64_t k, int64_t batch, bool b_by_colum
   return grid;
 }
 
-// c = beta c + start; beta = 0 does not read c.
+// c = beta addend + start, where they have data; addend is laid out as c and may be c itself.
 template <class T>
-void begin_tile(T beta, const Matrix<T>& c, const Matrix<const T>& start) {
+void begin_tile(T beta, const T* addend, const Matrix<T>& c, const Matrix<const T>& start) {
   const auto each = [&](auto value) {
     for (int64_t i = 0; i < c.rows; ++i) {
       T* row = c.data + i * c.row_step;
+      const T* added = addend + (addend ? i * c.row_step : 0);
       if (c.column_step == 1) {
-        for (int64_t j = 0; j < c.columns; ++j) row[j] = value(row[j], i, j);
+        for (int64_t j = 0; j < c.columns; ++j) row[j] = value(added + j, i, j);
       } else {
-        for (int64_t j = 0; j < c.columns; ++j) row[j * c.column_step] = value(row[j * c.column_step], i, j);
+        for (int64_t j = 0; j < c.columns; ++j) row[j * c.column_step] = value(added + j * c.column_step, i, j);
       }
     }
   };
   const auto begin = [&](auto initial) {
     vectorised([&] {
-      if (beta == T(0)) {
-        each([&](const T&, int64_t i, int64_t j) { return initial(i, j); });
+      if (!addend) {
+        each([&](const T*, int64_t i, int64_t j) { return initial(i, j); });
       } else {
-        each([&](const T& old, int64_t i, int64_t j) { return beta * old + initial(i, j); });
+        each([&](const T* added, int64_t i, int64_t j) { return beta * *added + initial(i, j); });
       }
     });
   };
@@ -222,8 +128,13 @@ void multiply(bool thin, T alpha, const Matrix<const T>& a, const Matrix<const T
 }
 
 template <class T>
-void run(const Product<T>& p) {
-  const int64_t batch = p.moving.count(), sums = p.k() == 0 || p.alpha == T(0) ? 0 : p.summed.count();
+void run(T alpha, T beta, Product<T> p) {
+  if (p.m() == 0 || p.n() == 0 || p.moving.count() == 0) return;
+  p.fold();
+  // Few rows go to thin_gemm, which takes any c; BLAS wants the columns of c contiguous.
+  const bool columns_apart = p.c.columns > 1 && p.c.column_step != 1;
+  if (p.m() > kThinRows && (p.n() <= kThinRows || columns_apart)) p.transpose();
+  const int64_t batch = p.moving.count(), sums = p.k() == 0 || alpha == T(0) ? 0 : p.summed.count();
   const Grid grid = choose_grid(p.m(), p.n(), p.k() * std::max<int64_t>(sums, 1), batch, by_columns(p.b));
   const int64_t rows = ceil_div(p.m(), grid.tile_m), columns = ceil_div(p.n(), grid.tile_n);
   // Slices cut the sequence of (summed index, k) into ranges of k; with summed axes left over they cut those instead.
@@ -232,29 +143,35 @@ void run(const Product<T>& p) {
   const int64_t slice_sums = p.summed.empty() ? sums : ceil_div(sums, slices);
   const int64_t elements = p.m() * p.n();
 
-  const auto tile = [&](int64_t unit, const Matrix<T>& whole, int64_t slice, T beta, const Matrix<const T>& start) {
+  const auto tile = [&](int64_t unit, const Matrix<T>& whole, int64_t slice, const T* addend,
+                        const Matrix<const T>& start) {
     const int64_t i = unit / columns % rows * grid.tile_m, j = unit % columns * grid.tile_n;
     const int64_t height = std::min(grid.tile_m, p.m() - i), width = std::min(grid.tile_n, p.n() - j);
     const Matrix<T> c = whole.block(i, j, height, width);
-    begin_tile(beta, c, start.data ? start.block(i, j, height, width) : start);
-    const Offsets base = p.moving.offsets(unit / columns / rows);
+    begin_tile(beta, addend ? addend + i * c.row_step + j * c.column_step : addend, c,
+               start.data ? start.block(i, j, height, width) : start);
+    const BatchOffsets base = p.moving.offsets(unit / columns / rows);
     const int64_t k = p.summed.empty() ? slice * slice_k : 0, depth = std::min(slice_k, p.k() - k);
     const int64_t first = p.summed.empty() ? 0 : slice * slice_sums, last = std::min(sums, first + slice_sums);
     for (int64_t sum = first; sum < last && depth > 0; ++sum) {
-      const Offsets at = p.summed.offsets(sum);
+      const BatchOffsets at = p.summed.offsets(sum);
       const Matrix<const T> a = p.a.block(i, k, height, depth).shifted(base.a + at.a);
       const Matrix<const T> b = p.b.block(k, j, depth, width).shifted(base.b + at.b);
       for (int64_t l = 0; l < depth; l += grid.depth) {
         const int64_t some = std::min(grid.depth, depth - l);
-        multiply(grid.thin, p.alpha, a.block(0, l, height, some), b.block(l, 0, some, width), c);
+        multiply(grid.thin, alpha, a.block(0, l, height, some), b.block(l, 0, some, width), c);
       }
     }
   };
   const auto output = [&](int64_t index) { return p.c.shifted(p.moving.offsets(index).c); };
+  const auto addend = [&](int64_t index) { return p.addend ? p.addend + p.moving.offsets(index).c : nullptr; };
 
   if (slices == 1) {
     parallel_for(batch * rows * columns, grid.piece, [&](int64_t begin, int64_t end) {
-      for (int64_t unit = begin; unit < end; ++unit) tile(unit, output(unit / columns / rows), 0, p.beta, p.start);
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t index = unit / columns / rows;
+        tile(unit, output(index), 0, addend(index), p.bias);
+      }
     });
     return;
   }
@@ -264,14 +181,15 @@ void run(const Product<T>& p) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t unit = task / slices, slice = task % slices, index = unit / columns / rows;
       const Matrix<T> part{partial + (index * slices + slice) * elements, p.m(), p.n(), p.n(), 1};
-      tile(unit, part, slice, T(0), {});
+      tile(unit, part, slice, nullptr, {});
     }
   });
   parallel_for(batch * p.m(), std::max<int64_t>(1, (1 << 14) / p.n()), [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
       const int64_t index = line / p.m(), i = line % p.m();
       const Matrix<T> c = output(index).block(i, 0, 1, p.n());
-      begin_tile(p.beta, c, p.start.data ? p.start.block(i, 0, 1, p.n()) : p.start);
+      begin_tile(beta, p.addend ? addend(index) + i * c.row_step : nullptr, c,
+                 p.bias.data ? p.bias.block(i, 0, 1, p.n()) : p.bias);
       for (int64_t slice = 0; slice < slices; ++slice) {
         const T* part = partial + ((index * slices + slice) * p.m() + i) * p.n();
         vectorised([&] {
@@ -292,22 +210,22 @@ void gemm(T alpha, const Matrix<const T>& a, const Matrix<const T>& b, T beta, c
   check(has_unit_step(a) && has_unit_step(b) && has_unit_step(c), "gemm: each operand needs a unit step, got (",
         a.row_step, ", ", a.column_step, "), (", b.row_step, ", ", b.column_step, ") and (", c.row_step, ", ",
         c.column_step, "); copy it first");
-  Product<T> p{alpha, beta, a, b, c, start, {}, {}};
-  for (int axis = 0; axis < batch.extents.rank(); ++axis) {
-    const Axis step{batch.extents[axis], batch.a[axis], batch.b[axis], batch.c[axis]};
-    if (step.extent != 1) (step.c == 0 ? p.summed : p.moving).push_back(step);
-  }
-  if (p.m() == 0 || p.n() == 0 || p.moving.count() == 0) return;
-  fold(p);
-  // Few rows go to thin_gemm, which takes any c; BLAS wants the columns of c contiguous.
-  const bool columns_apart = p.c.columns > 1 && p.c.column_step != 1;
-  if (p.m() > kThinRows && (p.n() <= kThinRows || columns_apart)) p.transpose();
-  run(p);
+  Product<T> p{a, b, c, start, beta == T(0) ? nullptr : c.data, {}, {}};
+  for (int axis = 0; axis < batch.extents.rank(); ++axis)
+    p.add_axis({batch.extents[axis], batch.a[axis], batch.b[axis], batch.c[axis]});
+  run(alpha, beta, p);
+}
+
+template <class T>
+void gemm(Product<T> product) {
+  run(T(1), T(1), std::move(product));
 }
 
 template void gemm(float, const Matrix<const float>&, const Matrix<const float>&, float, const Matrix<float>&,
                    const GemmBatch&, const Matrix<const float>&);
 template void gemm(double, const Matrix<const double>&, const Matrix<const double>&, double, const Matrix<double>&,
                    const GemmBatch&, const Matrix<const double>&);
+template void gemm(Product<float>);
+template void gemm(Product<double>);
 
 }  // namespace monoid::cpu

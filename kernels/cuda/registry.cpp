@@ -3,6 +3,7 @@
 #include "monoid/core/copy.h"
 #include "monoid/kernels/cuda/runtime.h"
 #include "monoid/kernels/elementwise.h"
+#include "monoid/kernels/matmul.h"
 #include "monoid/kernels/optim.h"
 
 namespace monoid {
@@ -24,6 +25,14 @@ void bind_cuda_kernels() {
   kernels::binary_gradient.bind(on_cuda, cuda::binary_gradient);
   kernels::compare.bind(on_cuda, cuda::compare);
   kernels::where.bind(on_cuda, cuda::where);
+
+  // matmul
+  kernels::matmul.bind(on_cuda, cuda::matmul);
+  kernels::linear_gradient.bind(on_cuda, cuda::linear_gradient);
+
+  // optim
+  kernels::adamw.bind(on_cuda, cuda::adamw);
+  kernels::gradient_norms.bind(on_cuda, cuda::gradient_norms);
 }
 
 }  // namespace monoid

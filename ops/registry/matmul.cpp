@@ -35,6 +35,7 @@ std::vector<OpSample> matmul_samples(SampleMaker& make) {
 
 std::vector<OpSample> linear_samples(SampleMaker& make) {
   const auto run = [](const Tensors& in) { return Tensors{linear(in[0], in[1], in[2])}; };
+  const auto with_residual = [](const Tensors& in) { return Tensors{linear(in[0], in[1], in[2], in[3])}; };
   const auto last_step = [](const Tensors& in) { return Tensors{linear(select(in[0], 1, -1), in[1], in[2])}; };
   return {
       {"[2, 3, 4] to 5, bias", {make.normal({2, 3, 4}), make.normal({5, 4}), make.normal({5})}, run},
@@ -43,6 +44,11 @@ std::vector<OpSample> linear_samples(SampleMaker& make) {
       {"one vector", {make.normal({4}), make.normal({3, 4}), make.normal({3})}, run},
       {"batch 0", {make.normal({0, 2, 4}), make.normal({3, 4}), make.normal({3})}, run},
       {"width 1 to 1", {make.normal({2, 1}), make.normal({1, 1}), make.normal({1})}, run},
+      {"bias and residual",
+       {make.normal({2, 3, 4}), make.normal({5, 4}), make.normal({5}), make.normal({2, 3, 5})},
+       with_residual},
+      {"residual alone", {make.normal({9, 4}), make.normal({9, 4}), Tensor(), make.normal({9, 9})}, with_residual},
+      {"residual of one vector", {make.normal({3}), make.normal({2, 3}), Tensor(), make.normal({2})}, with_residual},
   };
 }
 

@@ -4,6 +4,8 @@
 #include "monoid/core/random.h"
 #include "monoid/core/tape.h"
 #include "monoid/kernels/matmul.h"
+#include "monoid/kernels/product.h"
+#include "monoid/ops/elementwise.h"
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/compare.h"
 #include "monoid/tests/support/gradcheck.h"
@@ -37,14 +39,6 @@ Tensor oracle(const Tensor& a, const Tensor& b) {
 Tensor normal(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
   Generator generator(seed);
   return random_normal(shape, generator, 0, 1, dtype);
-}
-
-Tensor transposed(const Tensor& x) {
-  Shape shape = x.shape();
-  Strides strides = x.strides();
-  std::swap(shape[-1], shape[-2]);
-  std::swap(strides[-1], strides[-2]);
-  return x.as_strided(shape, strides, x.offset());
 }
 
 // x repeated along a new leading axis, without memory.
@@ -84,7 +78,7 @@ TEST_CASE("transposed operands are read in place", "[matmul]") {
   for (const Tensor& left : {a, a_columns}) {
     for (const Tensor& right : {b, b_columns}) {
       const uint64_t requests = memory_stats().requests;
-      kernels::matmul(left, right, {}, c);
+      kernels::matmul(left, right, {}, {}, c);
       CHECK(memory_stats().requests == requests);
       check_close_in_norm(c, expected, 1e-6);
     }
@@ -124,6 +118,21 @@ TEST_CASE("linear is x times the transpose of the weight plus bias, for any lead
     for (int64_t i = 0; i < expected.elements(); ++i) expected.detach().data<double>()[i] += bias.data<float>()[i % 37];
     check_close_in_norm(y, expected.to(DType::f32).view(y.shape()), 1e-6);
   }
+}
+
+TEST_CASE("a residual is added to linear: the same as a sum afterwards, thin, sliced or strided", "[matmul]") {
+  for (const auto& [rows, in, out] :
+       {std::array<int64_t, 3>{1, 20, 33}, {5, 7, 3}, {70, 40, 90}, {33, 5000, 20}, {600, 24, 530}, {40, 9, 1}}) {
+    CAPTURE(rows, in, out);
+    const Tensor x = normal({rows, in}, 1), weight = normal({out, in}, 2), bias = normal({out}, 3);
+    const Tensor residual = normal({rows, out}, 4), columns = transposed(transposed(residual).clone());
+    check_close_in_norm(linear(x, weight, bias, residual), linear(x, weight, bias) + residual, 1e-6);
+    check_close_in_norm(linear(x, weight, {}, residual), linear(x, weight) + residual, 1e-6);
+    check_identical(linear(x, weight, bias, columns), linear(x, weight, bias, residual));
+  }
+  const Tensor batched = normal({3, 4, 6}, 5);
+  check_close_in_norm(linear(batched, normal({6, 6}, 6), {}, batched), linear(batched, normal({6, 6}, 6)) + batched,
+                      1e-6);
 }
 
 TEST_CASE("linear reads strided rows: the last step of each sequence, a slice of a packed projection", "[matmul]") {
@@ -167,6 +176,8 @@ TEST_CASE("a misuse of matmul or linear is an error that says what to do", "[mat
   CHECK_THROWS_WITH(linear(a, Tensor::ones({4})), ContainsSubstring("weight is f32[4], wanted [out, in]"));
   CHECK_THROWS_WITH(linear(a, Tensor::ones({4, 3}), Tensor::ones({3})),
                     ContainsSubstring("bias is f32[3], wanted shape [4]"));
+  CHECK_THROWS_WITH(linear(a, Tensor::ones({4, 3}), {}, Tensor::ones({4})),
+                    ContainsSubstring("residual is f32[4], wanted shape [2, 4]"));
   CHECK_THROWS_WITH(linear(Tensor::scalar(1), Tensor::ones({4, 1})), ContainsSubstring("wanted [..., 1]"));
 }
 

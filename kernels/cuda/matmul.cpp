@@ -1,0 +1,149 @@
+// Tensors to cuBLASLt: batch axes fold into rows, columns or k where the steps allow; of those that are left one
+// becomes a strided batch and the others a loop, and a sum over axes accumulates in f32. Products of a few rows have a
+// kernel of their own.
+
+#include "monoid/kernels/matmul.h"
+
+#include <algorithm>
+
+#include "monoid/kernels/cuda/blas.h"
+#include "monoid/kernels/cuda/thin_matmul.h"
+#include "monoid/kernels/matmul_precision.h"
+#include "monoid/kernels/product.h"
+#include "monoid/kernels/reduce.h"
+
+namespace monoid::cuda {
+namespace {
+
+constexpr int64_t kLargestBatch = 65535;  // of one launch
+
+template <class T>
+BlasLayout layout_of(const Matrix<T>& x, int64_t step) {
+  const bool by_columns = !has_rows(x);
+  const Matrix<T> lines = by_columns ? x.transposed() : x;
+  return {by_columns, std::max<int64_t>(lines.rows <= 1 ? lines.columns : lines.row_step, 1), step};
+}
+
+template <class T>
+BlasProblem problem_of(const Product<T>& p, DType output, const BatchAxis& batch) {
+  BlasProblem problem;
+  problem.input = dtype_of<T>;
+  problem.output = output;
+  problem.tf32 = dtype_of<T> == DType::f32 && matmul_precision() == MatmulPrecision::tf32;
+  problem.m = p.m();
+  problem.n = p.n();
+  problem.k = p.k();
+  problem.batch = batch.extent;
+  problem.a = layout_of(p.a, batch.a);
+  problem.b = layout_of(p.b, batch.b);
+  problem.c = layout_of(p.c, batch.c);
+  return problem;
+}
+
+// A product of zeros: what is left of a sum over nothing is the bias and the addend.
+template <class T>
+Tensor without_terms(Product<T>& p, Device device) {
+  Tensor zeros = Tensor::zeros({std::max(p.m(), p.n())}, dtype_of<T>, device);
+  p.a = {zeros.data<T>(), p.m(), 1, 1, 1};
+  p.b = {zeros.data<T>(), 1, p.n(), p.n(), 1};
+  for (BatchAxis& axis : p.moving) axis.a = axis.b = 0;
+  p.summed.clear();
+  return zeros;
+}
+
+// The moving axis that becomes the batch of one launch: the longest.
+BatchAxis take_batch(BatchAxes& axes) {
+  const auto taken = std::max_element(axes.begin(), axes.end(), [](const BatchAxis& x, const BatchAxis& y) {
+    return std::min(x.a, x.b) >= 0 && std::min(y.a, y.b) >= 0 ? x.extent < y.extent : x.a < 0 || x.b < 0;
+  });
+  if (taken == axes.end() || taken->a < 0 || taken->b < 0) return {1, 0, 0, 0};
+  const BatchAxis batch = *taken;
+  axes.erase(taken);
+  return batch;
+}
+
+// Runs a folded product into `output`, which is laid out as p.c and of the dtype of bias.
+template <class T>
+void run(const Launch& launch, Product<T> p, const Tensor& bias, Tensor& output) {
+  if (!has_rows(p.c)) p.transpose();
+  const BatchAxis batch = take_batch(p.moving);
+  const auto element = static_cast<int64_t>(size_of(output.dtype()));
+  for (int64_t index = 0; index < p.moving.count(); ++index) {
+    const BatchOffsets outer = p.moving.offsets(index);
+    for (int64_t first = 0; first < batch.extent; first += kLargestBatch) {
+      BatchAxis part = batch;
+      part.extent = std::min(kLargestBatch, batch.extent - first);
+      for (int64_t sum = 0; sum < p.summed.count(); ++sum) {
+        const BatchOffsets at = p.summed.offsets(sum);
+        const int64_t c_offset = outer.c + first * batch.c;
+        BlasOperands on{};
+        on.a = p.a.data + outer.a + first * batch.a + at.a;
+        on.b = p.b.data + outer.b + first * batch.b + at.b;
+        on.c = static_cast<char*>(output.raw()) + c_offset * element;
+        on.addend = p.addend ? p.addend + c_offset : nullptr;
+        BlasProblem problem = problem_of(p, output.dtype(), part);
+        if (sum > 0) {
+          on.addend = on.c;
+        } else if (bias.defined()) {
+          on.bias = bias.raw();
+          problem.epilogue = Epilogue::bias;
+        }
+        problem.adds = on.addend != nullptr;
+        check(blas_product(launch, problem, on), "matmul: cuBLASLt has no algorithm for [", part.extent, ", ", p.m(),
+              ", ", p.k(), "] x [", part.extent, ", ", p.k(), ", ", p.n(), "] of ", dtype_of<T>,
+              "; contiguous() operands may have one");
+      }
+    }
+  }
+}
+
+// A linear of a few rows: b by columns, everything in one matrix.
+template <class T>
+bool run_thin(const Launch& launch, const Product<T>& p, const Tensor& bias) {
+  if (!p.moving.empty() || !p.summed.empty() || !has_rows(p.a) || !has_rows(p.b.transposed()) || !has_rows(p.c))
+    return false;
+  const auto step = [](const auto& x) { return x.rows == 1 ? 0 : x.row_step; };
+  return thin_product<T>(launch, {p.a.data, p.b.data, address_of<T>(bias), p.addend, p.c.data, step(p.a),
+                                  step(p.b.transposed()), step(p.c), p.m(), p.n(), p.k()});
+}
+
+}  // namespace
+
+void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& addend, Tensor& c) {
+  dispatch_storage("matmul", c.dtype(), [&]<class T>() {
+    if (c.elements() == 0) return;
+    const Launch launch("matmul", c);
+    Operands<T> operands = matmul_operands<T>(a, b, bias, addend, c);
+    Product<T>& p = operands.product;
+    p.fold();
+    Tensor zeros;
+    if (p.k() == 0 || p.summed.count() == 0) zeros = without_terms(p, c.device());
+    const bool sums_in_f32 = !p.summed.empty() && dtype_of<T> != DType::f32;
+    Tensor output = sums_in_f32 ? Tensor::empty(c.shape(), DType::f32, c.device()) : c;
+    Tensor start = bias;
+    if (bias.defined() && !bias.is_contiguous()) start = bias.clone();
+    if (!sums_in_f32 && run_thin(launch, p, start)) return;
+    if (bias.defined() && sums_in_f32) start = start.to(DType::f32);
+    run(launch, p, start, output);
+    if (sums_in_f32) c.copy_from(output);
+  });
+}
+
+// The column sums come out of the product itself, which reads dy anyway.
+void linear_gradient(const Tensor& dy, const Tensor& x, Tensor& dweight, Tensor& dbias) {
+  const bool fused = dispatch_storage("linear", dy.dtype(), [&]<class T>() {
+    if (dweight.elements() == 0 || dy.size(-2) == 0) return false;
+    Operands<T> operands = matmul_operands<T>(transposed(dy), x, {}, {}, dweight);
+    Product<T>& p = operands.product;
+    p.fold();
+    if (!p.moving.empty() || !p.summed.empty() || !has_rows(p.c)) return false;
+    BlasProblem problem = problem_of(p, dy.dtype(), {1, 0, 0, 0});
+    problem.epilogue = Epilogue::column_sums;
+    return blas_product(Launch("linear", dy), problem, {p.a.data, p.b.data, nullptr, p.c.data, dbias.raw()});
+  });
+  if (fused) return;
+  matmul(transposed(dy), x, {}, {}, dweight);
+  kernels::sum(dy, dbias);
+}
+
+}  // namespace monoid::cuda

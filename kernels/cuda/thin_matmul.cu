@@ -1,0 +1,164 @@
+// y = x w^T for a few rows of x and w [n, k]: decoding, where reading w is all the work. A block owns a tile of columns
+// of y and its warps share out k, 128 bytes of each row of w at a time, so that w streams once through registers in
+// 16-byte loads while x stays in L1. Partial sums meet in shared memory and are added in the order of the warps: the
+// bits of a row of y depend on neither the other rows nor their number.
+//
+// bf16 runs on the tensor cores, w as their 16 rows and x as their 8 columns. A product does not mind in which order k
+// is summed, as long as x and w agree: a lane's 8 neighbours in memory stand in for the k that its fragments ask for.
+// f32 runs on the ordinary units. Floor: the bytes of w over the bandwidth of memory (or of L2, if w stays there).
+
+#include "monoid/kernels/cuda/device/reduce.cuh"
+#include "monoid/kernels/cuda/device/vector_io.cuh"
+#include "monoid/kernels/cuda/thin_matmul.h"
+
+namespace monoid::cuda {
+namespace {
+
+constexpr int kWarps = 8, kThreads = kWarps * kWarp;
+
+/// Sixteen bytes that are read once: past L1, which x keeps to itself.
+__device__ __forceinline__ uint4 stream(const void* from) {
+  uint4 v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(from));
+  return v;
+}
+
+__device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                         uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/// The sums of one warp over its share of k, into part[row][column of the tile].
+template <int kRows, int kStep>
+__device__ __forceinline__ void warp_sums(const ThinProduct<bfloat16>& p, int64_t first_column, float* part) {
+  constexpr int kTiles = kRows / 8, kUnroll = 2, kDepth = 32;  // k of one 16-byte load of four lanes
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int group = lane / 4, place = lane % 4 * 8, k = static_cast<int>(p.k);
+  const int64_t last_row = p.m - 1, last_column = p.n - 1;
+  // Rows and columns past the end repeat the last one and are not stored.
+  const bfloat16* const w0 = p.w + min(first_column + group, last_column) * p.w_step;
+  const bfloat16* const w1 = p.w + min(first_column + group + 8, last_column) * p.w_step;
+  const bfloat16* x[kTiles];
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) x[t] = p.x + min(int64_t{t * 8 + group}, last_row) * p.x_step;
+  float sums[kTiles][4] = {};
+  for (int from = warp * kUnroll * kDepth; from < k; from += kWarps * kUnroll * kDepth) {
+    uint4 a[kUnroll], b[kUnroll], c[kUnroll][kTiles];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int at = from + u * kDepth + place;
+      const bool inside = at < k;
+      a[u] = inside ? stream(w0 + at) : uint4{};
+      b[u] = inside ? stream(w1 + at) : uint4{};
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) c[u][t] = inside ? *reinterpret_cast<const uint4*>(x[t] + at) : uint4{};
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        multiply(sums[t], a[u].x, b[u].x, a[u].y, b[u].y, c[u][t].x, c[u][t].y);
+        multiply(sums[t], a[u].z, b[u].z, a[u].w, b[u].w, c[u][t].z, c[u][t].w);
+      }
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) part[(t * 8 + lane % 4 * 2 + i % 2) * kStep + group + i / 2 * 8] = sums[t][i];
+  }
+}
+
+template <int kRows, int kStep>
+__device__ __forceinline__ void warp_sums(const ThinProduct<float>& p, int64_t first_column, float* part) {
+  constexpr int kColumns = 2, kGroups = 4, kLanes = kWarp / kGroups, kDepth = kLanes * 4;  // columns of a lane
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int group = lane / kLanes, place = lane % kLanes * 4, k = static_cast<int>(p.k);
+  const int64_t last_row = p.m - 1, last_column = p.n - 1;
+  const float* w[kColumns];
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j) w[j] = p.w + min(first_column + j * kGroups + group, last_column) * p.w_step;
+  float sums[kRows][kColumns] = {};
+#pragma unroll(kRows < 8 ? 2 : 1)
+  for (int at = warp * kDepth + place; at < k; at += kWarps * kDepth) {
+    float4 a[kColumns];
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      const uint4 bits = stream(w[j] + at);
+      a[j] = *reinterpret_cast<const float4*>(&bits);
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const float4 b = *reinterpret_cast<const float4*>(p.x + min(int64_t{i}, last_row) * p.x_step + at);
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        float sum = sums[i][j];
+        sum = fmaf(a[j].x, b.x, sum);
+        sum = fmaf(a[j].y, b.y, sum);
+        sum = fmaf(a[j].z, b.z, sum);
+        sums[i][j] = fmaf(a[j].w, b.w, sum);
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      const float sum = warp_reduce<kLanes>(sums[i][j]);
+      if (place == 0) part[i * kStep + j * kGroups + group] = sum;
+    }
+  }
+}
+
+template <class T>
+inline constexpr int kTile = sizeof(T) == 2 ? 16 : 8;  // columns of a block
+
+template <class T, int kRows>
+__global__ void __launch_bounds__(kThreads) thin_matmul(ThinProduct<T> p) {
+  constexpr int kStep = kTile<T> + 4;  // keeps the stores of a warp in different banks
+  __shared__ float parts[kWarps][kRows * kStep];
+  const int64_t first_column = static_cast<int64_t>(blockIdx.x) * kTile<T>;
+  warp_sums<kRows, kStep>(p, first_column, parts[threadIdx.x / kWarp]);
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kTile<T>; i += kThreads) {
+    const int row = i / kTile<T>;
+    const int64_t column = first_column + i % kTile<T>;
+    if (row >= p.m || column >= p.n) continue;
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) sum += parts[warp][row * kStep + i % kTile<T>];
+    if (p.bias) sum += widen(p.bias[column]);
+    if (p.addend) sum += widen(p.addend[row * p.y_step + column]);
+    p.y[row * p.y_step + column] = narrow<T>(sum);
+  }
+}
+
+template <class T>
+auto kernel_for(int64_t rows) {
+  if constexpr (sizeof(T) == 2) return rows <= 8 ? thin_matmul<T, 8> : thin_matmul<T, 16>;
+  if constexpr (sizeof(T) == 4) {
+    if (rows <= 4) return rows == 1 ? thin_matmul<T, 1> : thin_matmul<T, 4>;
+    return rows <= 8 ? thin_matmul<T, 8> : thin_matmul<T, 16>;
+  }
+}
+
+}  // namespace
+
+template <class T>
+bool thin_product(const Launch& launch, const ThinProduct<T>& p) {
+  constexpr int64_t kMostRows = 16, kMostColumns = 1 << 30;
+  const bool aligned = aligned_for<kWide<T>>(p.x, p.x_step) && aligned_for<kWide<T>>(p.w, p.w_step);
+  if (p.m > kMostRows || p.n > kMostColumns || p.k > kMostColumns || p.k % kWide<T> != 0 || !aligned) return false;
+  launch(kernel_for<T>(p.m), static_cast<unsigned>(blocks_for(p.n, kTile<T>)), kThreads, p);
+  return true;
+}
+
+template bool thin_product(const Launch&, const ThinProduct<float>&);
+template bool thin_product(const Launch&, const ThinProduct<bfloat16>&);
+
+}  // namespace monoid::cuda
