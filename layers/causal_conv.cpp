@@ -22,9 +22,9 @@ void CausalDepthwiseConv::visit(Visitor& visitor) {
 CausalSeparableConv::CausalSeparableConv(int64_t channels, int64_t kernel, Generator& init)
     : depthwise_(channels, kernel, Bias::learned, init), pointwise_(channels, channels, Bias::learned, init) {}
 
-OutputAndState CausalSeparableConv::forward(const Tensor& x, const Tensor& tail) const {
+OutputAndState CausalSeparableConv::forward(const Tensor& x, const Tensor& tail, const Tensor& residual) const {
   const OutputAndState mixed_in_time = depthwise_.forward(x, tail);
-  return {pointwise_.forward(mixed_in_time.output), mixed_in_time.state};
+  return {pointwise_.forward(mixed_in_time.output, residual), mixed_in_time.state};
 }
 
 void CausalSeparableConv::visit(Visitor& visitor) {

@@ -24,8 +24,8 @@ class CausalSeparableConv : public Module {
  public:
   CausalSeparableConv(int64_t channels, int64_t kernel, Generator& init);
 
-  /// As CausalDepthwiseConv.
-  OutputAndState forward(const Tensor& x, const Tensor& tail = {}) const;
+  /// As CausalDepthwiseConv, the output plus a residual of its shape if given.
+  OutputAndState forward(const Tensor& x, const Tensor& tail = {}, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

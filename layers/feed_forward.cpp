@@ -7,7 +7,9 @@ namespace monoid {
 FeedForward::FeedForward(int64_t channels, int64_t inner, Bias bias, Generator& init)
     : up_(channels, inner, bias, init), down_(inner, channels, bias, init) {}
 
-Tensor FeedForward::forward(const Tensor& x) const { return down_.forward(gelu(up_.forward(x))); }
+Tensor FeedForward::forward(const Tensor& x, const Tensor& residual) const {
+  return down_.forward(gelu(up_.forward(x)), residual);
+}
 
 void FeedForward::visit(Visitor& visitor) {
   visitor.child("up", up_);

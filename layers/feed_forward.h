@@ -9,8 +9,8 @@ class FeedForward : public Module {
  public:
   FeedForward(int64_t channels, int64_t inner, Bias bias, Generator& init);
 
-  /// [..., channels] -> [..., channels].
-  Tensor forward(const Tensor& x) const;
+  /// [..., channels] -> [..., channels], plus a residual of that shape if given.
+  Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

@@ -8,7 +8,7 @@ Linear::Linear(int64_t in, int64_t out, Bias bias, Generator& init) : weight_(fa
   if (bias == Bias::learned) bias_ = fan_in_parameter({out}, in, init);
 }
 
-Tensor Linear::forward(const Tensor& x) const { return linear(x, weight_, bias_); }
+Tensor Linear::forward(const Tensor& x, const Tensor& residual) const { return linear(x, weight_, bias_, residual); }
 
 void Linear::visit(Visitor& visitor) {
   visitor.parameter("weight", weight_);

@@ -10,8 +10,8 @@ class Linear : public Module {
  public:
   Linear(int64_t in, int64_t out, Bias bias, Generator& init);
 
-  /// [..., in] -> [..., out].
-  Tensor forward(const Tensor& x) const;
+  /// [..., in] -> [..., out], plus a residual of that shape if given.
+  Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

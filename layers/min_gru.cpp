@@ -1,5 +1,6 @@
 #include "monoid/layers/min_gru.h"
 
+#include "monoid/ops/elementwise.h"
 #include "monoid/ops/scan.h"
 
 namespace monoid {
@@ -10,9 +11,14 @@ MinGru::MinGru(const MinRnnOptions& options, Generator& init)
     to_out_.emplace(options.inner, options.channels, Bias::none, init);
 }
 
-OutputAndState MinGru::forward(const Tensor& x, const Tensor& initial) const {
+Tensor project_out(const std::optional<Linear>& to_out, const Tensor& states, const Tensor& residual) {
+  if (to_out) return to_out->forward(states, residual);
+  return residual.defined() ? residual + states : states;
+}
+
+OutputAndState MinGru::forward(const Tensor& x, const Tensor& initial, const Tensor& residual) const {
   const ScanResult scan = min_gru_scan(to_hidden_and_gate_.forward(x), initial);
-  return {to_out_ ? to_out_->forward(scan.states) : scan.states, scan.final};
+  return {project_out(to_out_, scan.states, residual), scan.final};
 }
 
 void MinGru::visit(Visitor& visitor) {

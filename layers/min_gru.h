@@ -15,6 +15,9 @@ struct MinRnnOptions {
   std::optional<bool> project_out = {};  // an inner -> channels projection; by default where the widths differ
 };
 
+/// The states of a minimal recurrent layer through its projection, if it has one, plus the residual, if there is one.
+Tensor project_out(const std::optional<Linear>& to_out, const Tensor& states, const Tensor& residual);
+
 /// minGRU (Feng et al., "Were RNNs all we needed?", 2024): gates that see the input alone, so that the recurrence is a
 /// scan. [hidden | gate] = to_hidden_and_gate(x), z = sigmoid(gate), h_t = (1 - z_t) h_{t-1} + z_t g(hidden_t) with
 /// g(v) = v + 0.5 for v >= 0 and sigmoid(v) below; output = to_out(h), or h.
@@ -23,8 +26,9 @@ class MinGru : public Module {
   MinGru(const MinRnnOptions& options, Generator& init);
 
   /// x [batch, time, channels], initial [batch, inner] (the true hidden state, not a pre-activation) or none for zeros
-  /// -> output [batch, time, channels], and the last hidden state [batch, inner].
-  OutputAndState forward(const Tensor& x, const Tensor& initial = {}) const;
+  /// -> output [batch, time, channels] (plus a residual of that shape if given), and the last hidden state [batch,
+  /// inner].
+  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

@@ -10,9 +10,9 @@ MinLstm::MinLstm(const MinRnnOptions& options, Generator& init)
     to_out_.emplace(options.inner, options.channels, Bias::none, init);
 }
 
-OutputAndState MinLstm::forward(const Tensor& x, const Tensor& initial) const {
+OutputAndState MinLstm::forward(const Tensor& x, const Tensor& initial, const Tensor& residual) const {
   const ScanResult scan = min_lstm_scan(to_hidden_and_f_i_gate_.forward(x), initial);
-  return {to_out_ ? to_out_->forward(scan.states) : scan.states, scan.final};
+  return {project_out(to_out_, scan.states, residual), scan.final};
 }
 
 void MinLstm::visit(Visitor& visitor) {

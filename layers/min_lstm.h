@@ -11,7 +11,7 @@ class MinLstm : public Module {
   MinLstm(const MinRnnOptions& options, Generator& init);
 
   /// Shapes as in MinGru.
-  OutputAndState forward(const Tensor& x, const Tensor& initial = {}) const;
+  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

@@ -1,5 +1,7 @@
 #include "monoid/layers/causal_conv.h"
+#include "monoid/layers/feed_forward.h"
 #include "monoid/layers/min_lstm.h"
+#include "monoid/ops/elementwise.h"
 #include "monoid/tests/layers/layer_support.h"
 
 namespace monoid {
@@ -117,6 +119,25 @@ TEST_CASE("a projection out of the recurrence exists where widths differ or wher
   CHECK(bare.forward(Tensor::zeros({1, 2, 4})).output.shape() == Shape{1, 2, 6});
   MinLstm lstm({.channels = 4, .inner = 6, .project_out = false}, init);
   CHECK(parameter_count(lstm) == 4 * 18);
+}
+
+TEST_CASE("a residual joins the output in the last projection, or in a sum where there is none", "[min_gru][conv]") {
+  Generator init(10);
+  const MinGru same({.channels = 4, .inner = 4}, init), wide({.channels = 4, .inner = 6}, init);
+  const MinLstm lstm({.channels = 4, .inner = 6}, init);
+  const CausalSeparableConv conv(4, 3, init);
+  const FeedForward feed_forward(4, 9, Bias::learned, init);
+  const Tensor x = normal({2, 5, 4}, DType::f32), residual = normal({2, 5, 4}, DType::f32);
+  const auto check = [&](const auto& layer) {
+    const OutputAndState with = layer.forward(x, {}, residual), without = layer.forward(x);
+    test::check_close_in_norm(with.output, without.output + residual, 1e-6);
+    test::check_identical(with.state, without.state);
+  };
+  check(same);
+  check(wide);
+  check(lstm);
+  check(conv);
+  test::check_close_in_norm(feed_forward.forward(x, residual), feed_forward.forward(x) + residual, 1e-6);
 }
 
 TEST_CASE("empty batches and empty sequences pass through the recurrent layers", "[streaming]") {
