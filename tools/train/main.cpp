@@ -3,6 +3,7 @@
 #include "monoid/core/parallel.h"
 #include "monoid/models/catalog.h"
 #include "monoid/models/checkpoint.h"
+#include "monoid/ops/matmul.h"
 #include "monoid/tools/text/command_line.h"
 #include "monoid/tools/train/interrupt.h"
 #include "monoid/tools/train/trainer.h"
@@ -22,6 +23,7 @@ int train(int argc, const char* const* argv) {
   if (command.exit_code) return *command.exit_code;
   const TrainOptions& options = command.options;
   if (options.threads > 0) set_threads(static_cast<int>(options.threads));
+  set_matmul_precision(options.tf32 ? MatmulPrecision::tf32 : MatmulPrecision::exact);
   catch_interrupts();
 
   RunFolder folder(options);

@@ -52,6 +52,7 @@ void TrainOptions::validate() const {
   runtime(place);  // a GPU that cannot be used is an Error
   const DType type = parse_dtype(dtype), other = place.is_cpu() ? DType::f64 : DType::bf16;
   check(type == DType::f32 || type == other, "--dtype is ", dtype, ", wanted f32 or ", other, " on ", place);
+  check(!tf32 || place.is_cuda(), "--tf32 is for --device cuda; leave it out on ", place);
   fraction("--val-fraction", val_fraction);
   fraction("--beta1", beta1);
   fraction("--beta2", beta2);

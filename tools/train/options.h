@@ -25,7 +25,7 @@ struct TrainOptions {
   int64_t seed = 1337;
   std::string device = "cpu", dtype = "f32";
   int64_t threads = 0;
-  bool cuda_graph = true;
+  bool cuda_graph = true, tf32 = false;
 
   std::vector<std::string> set;  // model settings, each key=value; the later one wins
   bool resume = false, overwrite = false;
@@ -61,6 +61,7 @@ struct TrainOptions {
     field("device", device, "cpu, cuda or cuda:N");
     field("dtype", dtype, "f32, bf16 (cuda, with f32 masters) or f64 (cpu)");
     field("cuda-graph", cuda_graph, "Replay each step as one CUDA graph; the numbers are the same without");
+    field("tf32", tf32, "Products of f32 in TF32 (cuda): several times faster, operands rounded to 11 bits");
     field("threads", threads, "CPU threads (0: as many as the machine has); results do not depend on it");
   }
 
