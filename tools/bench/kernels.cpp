@@ -1,6 +1,9 @@
 // Ops at the sizes models use them: GEMM, scans, norms, losses, optimizer. Floors count each tensor once.
 
+#include <memory>
+
 #include "monoid/core/random.h"
+#include "monoid/core/runtime.h"
 #include "monoid/ops/conv.h"
 #include "monoid/ops/cross_entropy.h"
 #include "monoid/ops/dropout.h"
@@ -17,34 +20,10 @@
 namespace monoid::bench {
 namespace {
 
-using Op = std::function<Tensors(const Tensors&)>;
-
 std::string joined(const Shape& shape) {
   std::string text;
   for (int axis = 0; axis < shape.rank(); ++axis) text += str(axis ? " x " : "", shape[axis]);
   return text;
-}
-
-// Forward alone, and forward with backward from a random cotangent.
-std::vector<Case> both_directions(const std::string& name, const std::string& shape, const Tensors& inputs,
-                                  const Op& op, double items, double forward_bytes, double total_bytes,
-                                  double forward_flops = 0) {
-  Generator generator(7);
-  Tensors leaves, cotangents;
-  for (const Tensor& input : inputs) {
-    leaves.push_back(input.detach());
-    if (is_floating(input.dtype())) leaves.back().set_requires_grad();
-  }
-  for (const Tensor& output : op(inputs)) cotangents.push_back(random_normal(output.shape(), generator));
-  cotangents.resize(1);
-  return {{name + "/forward", shape, forward_bytes, forward_flops, items, [=] { op(inputs); }},
-          {name + "/forward+backward", shape, total_bytes, 3 * forward_flops, items, [=] {
-             for (Tensor leaf : leaves) leaf.clear_grad();
-             Tape tape;
-             Tensors outputs = op(leaves);
-             outputs.resize(1);
-             tape.backward(outputs, cotangents);
-           }}};
 }
 
 struct ScanShape {
@@ -52,8 +31,8 @@ struct ScanShape {
   const char* note;
 };
 
-const ScanShape kScanShapes[] = {
-    {{4, 64, 384}, ", in cache"}, {{8, 256, 384}, ""}, {{8, 4096, 1536}, ", from memory"}, {{1, 65536, 512}, ", long"}};
+const ScanShape kScanShapes[] = {{{4, 64, 384}, ", in cache"},       {{8, 256, 384}, ""},  {{4, 512, 768}, ""},
+                                 {{8, 4096, 1536}, ", from memory"}, {{64, 512, 768}, ""}, {{1, 65536, 512}, ", long"}};
 
 // What a scan reads: one packed normal tensor of `operands` channels each, or operands that are uniform in a range.
 struct ScanInputs {
@@ -63,7 +42,7 @@ struct ScanInputs {
 };
 
 CaseMaker scan_case(const char* name, ScanInputs wanted, Op op) {
-  return {name, [=] {
+  return {name, [=](const Target& target) {
             std::vector<Case> cases;
             for (const auto& [shape, note] : kScanShapes) {
               Generator generator(3);
@@ -75,11 +54,13 @@ CaseMaker scan_case(const char* name, ScanInputs wanted, Op op) {
                 inputs.push_back(random_uniform(shape, generator, wanted.low, wanted.high));
               }
               const double elements = static_cast<double>(shape.elements());
-              // forward: operands in, states out; backward: operands, states and cotangent in, gradients out.
-              const double forward = 4 * elements * (wanted.operands + 1),
-                           backward = 4 * elements * (2 * wanted.operands + 2);
-              for (Case& item :
-                   both_directions(name, joined(shape) + note, inputs, op, elements, forward, forward + backward)) {
+              const double unit = elements * static_cast<double>(size_of(target.dtype));
+              // forward: operands in, states out; backward: operands, states and cotangent in, gradients out (a linear
+              // scan's b is not read again).
+              const double forward = unit * (wanted.operands + 1),
+                           backward = unit * (2 * wanted.operands + (wanted.packed ? 2 : 1));
+              for (Case& item : both_directions(target, name, joined(shape) + note, inputs, op,
+                                                {elements, forward, forward + backward})) {
                 cases.push_back(std::move(item));
               }
             }
@@ -94,19 +75,23 @@ std::vector<CaseMaker> gemm_cases() {
     int64_t rows, in, out;
   };
   std::vector<CaseMaker> makers;
-  for (const auto& [rows, in, out] : {Product{2048, 2048, 2048}, Product{2048, 256, 768}, Product{2048, 256, 1024},
-                                      Product{2048, 1024, 256}, Product{16384, 384, 1536}, Product{1, 512, 2048}}) {
+  for (const auto& [rows, in, out] :
+       {Product{2048, 2048, 2048}, Product{2048, 256, 768}, Product{2048, 256, 1024}, Product{2048, 1024, 256},
+        Product{16384, 384, 1536}, Product{32768, 512, 2048}, Product{32768, 768, 512}, Product{32768, 1024, 4096},
+        Product{8192, 8192, 8192}, Product{1, 512, 2048}, Product{64, 512, 2048}}) {
     const std::string name = str("linear/", rows, "x", in, "->", out);
-    makers.push_back(
-        {name, [=] {
-           Generator generator(5);
-           const Tensor x = random_normal({rows, in}, generator), w = random_normal({out, in}, generator);
-           const auto r = static_cast<double>(rows), i = static_cast<double>(in), o = static_cast<double>(out);
-           const double bytes = 4 * (r * i + i * o + r * o);
-           return both_directions(
-               "linear", str(rows, " x ", in, " -> ", out), {x, w},
-               [](const Tensors& t) { return Tensors{linear(t[0], t[1])}; }, r, bytes, 3 * bytes, 2 * r * i * o);
-         }});
+    makers.push_back({name, [=](const Target& target) {
+                        Generator generator(5);
+                        const Tensor x = random_normal({rows, in}, generator), w = random_normal({out, in}, generator);
+                        const auto r = static_cast<double>(rows), i = static_cast<double>(in),
+                                   o = static_cast<double>(out);
+                        const double bytes = static_cast<double>(size_of(target.dtype)) * (r * i + i * o + r * o);
+                        Target here = target;
+                        here.verify = target.verify && r * i * o < 1e11;  // more takes minutes on the CPU
+                        return both_directions(here, "linear", str(rows, " x ", in, " -> ", out), {x, w},
+                                               [](const Tensors& t) { return Tensors{linear(t[0], t[1])}; },
+                                               {r, bytes, 3 * bytes, 2 * r * i * o});
+                      }});
   }
   return makers;
 }
@@ -122,90 +107,112 @@ std::vector<CaseMaker> scan_cases() {
 }
 
 std::vector<CaseMaker> layer_op_cases() {
-  // Units: passes over x that forward and forward+backward cannot avoid.
-  const auto rows_case = [](const char* name, Shape shape, double forward_units, double total_units, auto make_op) {
-    return CaseMaker{name, [=] {
+  // Units: passes over x that forward and forward + backward cannot avoid. What else an op takes comes after x.
+  const auto rows_case = [](const char* name, Shape shape, double forward_units, double total_units, Op op,
+                            std::function<Tensors(const Shape&, Generator&)> others = {}) {
+    return CaseMaker{name, [=](const Target& target) {
                        Generator generator(11);
-                       const Tensor x = random_normal(shape, generator);
-                       const double elements = static_cast<double>(x.elements());
-                       return both_directions(name, joined(shape), {x}, make_op(shape, generator), elements,
-                                              4 * elements * forward_units, 4 * elements * total_units);
+                       Tensors inputs{random_normal(shape, generator)};
+                       if (others) {
+                         for (const Tensor& other : others(shape, generator)) inputs.push_back(other);
+                       }
+                       const double elements = static_cast<double>(shape.elements());
+                       const double unit = elements * static_cast<double>(size_of(target.dtype));
+                       return both_directions(target, name, joined(shape), inputs, op,
+                                              {elements, unit * forward_units, unit * total_units});
                      }};
   };
-  const auto plain = [](Tensor (*op)(const Tensor&)) {
-    return [=](const Shape&, Generator&) -> Op { return [=](const Tensors& t) { return Tensors{op(t[0])}; }; };
+  const auto weights = [](int count) {
+    return [=](const Shape& shape, Generator& generator) {
+      Tensors tensors;
+      for (int i = 0; i < count; ++i) tensors.push_back(random_normal({shape.back()}, generator));
+      return tensors;
+    };
   };
-  std::vector<CaseMaker> makers{
-      rows_case("silu", {2048, 1024}, 2, 5, plain([](const Tensor& x) { return silu(x); })),
-      rows_case("gelu", {2048, 1024}, 2, 5, plain([](const Tensor& x) { return gelu(x); })),
-      rows_case("gelu", {16384, 1536}, 2, 5, plain([](const Tensor& x) { return gelu(x); })),
-      rows_case("softmax", {2048, 1024}, 2, 5, plain([](const Tensor& x) { return softmax(x); })),
-      rows_case("add_residual", {16384, 384}, 3, 3, plain([](const Tensor& x) { return add(x, x.detach()); })),
-      rows_case("rms_norm", {16384, 384}, 2, 5,
-                [](const Shape& shape, Generator&) -> Op {
-                  return [w = Tensor::ones({shape.back()})](const Tensors& t) { return Tensors{rms_norm(t[0], w)}; };
-                }),
-      rows_case("layer_norm", {16384, 384}, 2, 5,
-                [](const Shape& shape, Generator&) -> Op {
-                  return [w = Tensor::ones({shape.back()}), b = Tensor::zeros({shape.back()})](const Tensors& t) {
-                    return Tensors{layer_norm(t[0], w, b)};
-                  };
-                }),
-      rows_case("dropout", {16384, 384}, 2, 4,
-                [](const Shape&, Generator&) -> Op {
-                  return [](const Tensors& t) {
-                    Generator generator(1);
-                    return Tensors{dropout(t[0], 0.1, generator)};
-                  };
-                }),
-      rows_case("causal_depthwise_conv1d", {64, 256, 384}, 2, 5,
-                [](const Shape& shape, Generator& generator) -> Op {
-                  return [w = random_normal({shape.back(), 3}, generator)](const Tensors& t) {
-                    return Tensors{causal_depthwise_conv1d(t[0], w).output};
-                  };
-                }),
-      rows_case("cross_entropy", {2048, 8192}, 1, 3,
-                [](const Shape& shape, Generator& generator) -> Op {
-                  return [y = random_integers({shape[0]}, generator, shape[1])](const Tensors& t) {
-                    return Tensors{cross_entropy(t[0], y)};
-                  };
-                }),
-      rows_case("embedding", {65, 384}, 16384.0 / 65, 2 * 16384.0 / 65,
-                [](const Shape& shape, Generator& generator) -> Op {
-                  return [y = random_integers({16384}, generator, shape[0])](const Tensors& t) {
-                    return Tensors{embedding(t[0], y)};
-                  };
-                }),
-  };
-  makers.push_back(
-      {"adamw", [] {
-         Generator generator(13);
-         Tensors parameters;
-         for (int i = 0; i < 8; ++i) {
-           parameters.push_back(random_normal({1 << 21}, generator).set_requires_grad());
-           parameters.back().set_grad(random_normal({1 << 21}, generator));
-         }
-         const double count = 8.0 * (1 << 21);
-         auto optimizer = std::make_shared<AdamW>(
-             std::vector<ParameterGroup>{{.name = "all", .parameters = parameters, .weight_decay = 0.1}},
-             AdamWOptions{});
-         return std::vector<Case>{{"adamw/step", "8 x 2097152", 28 * count, 0, count, [=] { optimizer->step(1e-3); }}};
-       }});
+  std::vector<CaseMaker> makers;
+  for (const Shape& shape : {Shape{2048, 1024}, Shape{16384, 1536}, Shape{32768, 2048}}) {
+    makers.push_back(rows_case("silu", shape, 2, 5, [](const Tensors& t) { return Tensors{silu(t[0])}; }));
+    makers.push_back(rows_case("gelu", shape, 2, 5, [](const Tensors& t) { return Tensors{gelu(t[0])}; }));
+    makers.push_back(rows_case("softmax", shape, 2, 5, [](const Tensors& t) { return Tensors{softmax(t[0])}; }));
+  }
+  for (const Shape& shape : {Shape{2048, 512}, Shape{16384, 384}, Shape{65536, 1024}}) {
+    makers.push_back(
+        rows_case("add_residual", shape, 3, 3, [](const Tensors& t) { return Tensors{add(t[0], t[0].detach())}; }));
+    makers.push_back(rows_case(
+        "rms_norm", shape, 2, 5, [](const Tensors& t) { return Tensors{rms_norm(t[0], t[1])}; }, weights(1)));
+    makers.push_back(rows_case(
+        "layer_norm", shape, 2, 5, [](const Tensors& t) { return Tensors{layer_norm(t[0], t[1], t[2])}; }, weights(2)));
+    makers.push_back(rows_case("dropout", shape, 2, 4, [](const Tensors& t) {
+      Generator generator(1);
+      return Tensors{dropout(t[0], 0.1, generator)};
+    }));
+  }
+  for (const Shape& shape : {Shape{64, 256, 384}, Shape{8, 4096, 2048}}) {
+    makers.push_back(rows_case(
+        "causal_depthwise_conv1d", shape, 2, 5,
+        [](const Tensors& t) { return Tensors{causal_depthwise_conv1d(t[0], t[1]).output}; },
+        [](const Shape& x, Generator& generator) {
+          return Tensors{random_normal({x.back(), 4}, generator)};
+        }));
+  }
+  // Forward alone reads the logits; the gradient is written in the same pass where one is wanted.
+  for (const Shape& shape : {Shape{2048, 8192}, Shape{32768, 65}, Shape{16384, 50304}}) {
+    makers.push_back(rows_case(
+        "cross_entropy", shape, 1, 2, [](const Tensors& t) { return Tensors{cross_entropy(t[0], t[1])}; },
+        [](const Shape& x, Generator& generator) { return Tensors{random_integers({x[0]}, generator, x[1])}; }));
+  }
+  for (const Shape& shape : {Shape{65, 384}, Shape{256, 512}}) {
+    const auto tokens = [](const Shape& x, Generator& generator) {
+      return Tensors{random_integers({32768}, generator, x[0])};
+    };
+    const double rows = 32768.0 / static_cast<double>(shape[0]);
+    makers.push_back(rows_case(
+        "embedding", shape, rows, 2 * rows, [](const Tensors& t) { return Tensors{embedding(t[0], t[1])}; }, tokens));
+  }
+  makers.push_back({"adamw", [](const Target& target) {
+                      Generator generator(13);
+                      Tensors parameters;
+                      for (int i = 0; i < 16; ++i) {
+                        const auto numbers = [&] {
+                          return random_normal({1 << 22}, generator).to(target.dtype).to(target.device);
+                        };
+                        parameters.push_back(numbers().set_requires_grad());
+                        parameters.back().set_grad(numbers());
+                      }
+                      const double count = 16.0 * (1 << 22);
+                      auto optimizer = std::make_shared<AdamW>(
+                          std::vector<ParameterGroup>{{.name = "all", .parameters = parameters, .weight_decay = 0.1}},
+                          AdamWOptions{});
+                      const double width = static_cast<double>(size_of(target.dtype));
+                      Case step{"adamw/step", "16 x 4194304",
+                                (24 + (target.dtype == DType::bf16 ? 2 : 1) * width) * count, 0, count};
+                      Case clipped = step;
+                      clipped.name = "adamw/clip+step";
+                      clipped.bytes += width * count;
+                      step.run = [=] { optimizer->step(1e-3); };
+                      clipped.run = [=] { optimizer->clip_and_step(1); };
+                      for (Case* item : {&step, &clipped}) {
+                        if (target.device.is_cuda()) item->timed = timed_on_device(target.device, item->run);
+                      }
+                      return std::vector<Case>{step, clipped};
+                    }});
   return makers;
 }
 
 std::vector<CaseMaker> registry_cases() {
   std::vector<CaseMaker> makers;
   for (const OpEntry& entry : op_registry()) {
-    makers.push_back(
-        {"op/" + entry.name, [&entry] {
-           SampleMaker make(17, DType::f32);
-           std::vector<Case> cases;
-           for (const OpSample& sample : entry.samples(make)) {
-             cases.push_back({"op/" + entry.name, sample.label, 0, 0, 1, [sample] { sample.run(sample.inputs); }});
-           }
-           return cases;
-         }});
+    makers.push_back({"op/" + entry.name, [&entry](const Target& target) {
+                        SampleMaker make(17, target.dtype, target.device);
+                        std::vector<Case> cases;
+                        for (const OpSample& sample : entry.samples(make)) {
+                          cases.push_back({"op/" + entry.name, sample.label, 0, 0, 1, [sample, device = target.device] {
+                                             sample.run(sample.inputs);
+                                             synchronize(device);
+                                           }});
+                        }
+                        return cases;
+                      }});
   }
   return makers;
 }

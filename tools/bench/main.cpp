@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "monoid/core/parallel.h"
+#include "monoid/core/runtime.h"
 #include "monoid/core/safetensors.h"
 #include "monoid/tools/bench/report.h"
 
@@ -21,6 +22,10 @@ struct Options {
   double seconds = 0.2;
   bool list = false;
   bool registry = false;
+  std::string device = "cpu", dtype = "f32";
+  bool verify = true;
+
+  Target target() const { return {Device::parse(device), parse_dtype(dtype), verify}; }
 };
 
 Options parse(int argc, char** argv) {
@@ -32,6 +37,9 @@ Options parse(int argc, char** argv) {
   app.add_option("--repetitions", options.repetitions, "Repetitions the median is taken over")
       ->check(CLI::PositiveNumber);
   app.add_option("--seconds", options.seconds, "Least time of one repetition")->check(CLI::PositiveNumber);
+  app.add_option("--device", options.device, "cpu, cuda or cuda:N");
+  app.add_option("--dtype", options.dtype, "f32, or bf16 on cuda");
+  app.add_flag("--verify,!--no-verify", options.verify, "On cuda, compare each case with the CPU in f64 first");
   app.add_flag("--registry", options.registry, "Time every sample of the op registry instead");
   app.add_flag("--list", options.list, "List the cases and stop");
   try {
@@ -60,16 +68,31 @@ std::vector<CaseMaker> selected(const Options& options) {
   return chosen;
 }
 
+// A wrong kernel's time means nothing.
+void check_errors(const std::vector<Case>& cases, const Target& target) {
+  const double tolerance = target.dtype == DType::bf16 ? 3e-2 : 1e-4;
+  for (const Case& item : cases) {
+    check(item.error <= tolerance, "bench: ", item.name, " ", item.shape, " is off by ", item.error,
+          " of the largest value from the CPU in f64, more than ", tolerance);
+  }
+}
+
 // One group at a time, so that its tensors are freed before the next allocates.
 std::vector<Result> run(const CaseMaker& maker, const Ceiling& ceiling, const Options& options) {
-  const std::vector<Case> cases = maker.make();
+  const std::vector<Case> cases = maker.make(options.target());
+  check_errors(cases, options.target());
   benchmark::ClearRegisteredBenchmarks();
   for (const Case& item : cases) {
-    benchmark::RegisterBenchmark(item.name.c_str(),
-                                 [&item](benchmark::State& state) {
-                                   for (auto _ : state) item.run();
-                                 })
-        ->UseRealTime()
+    auto* registered = benchmark::RegisterBenchmark(item.name.c_str(), [&item](benchmark::State& state) {
+      for (auto _ : state) {
+        if (item.timed) {
+          state.SetIterationTime(item.timed());
+        } else {
+          item.run();
+        }
+      }
+    });
+    (item.timed ? registered->UseManualTime() : registered->UseRealTime())
         ->Unit(benchmark::kNanosecond)
         ->MinTime(options.seconds)
         ->Repetitions(options.repetitions)
@@ -83,19 +106,22 @@ std::vector<Result> run(const CaseMaker& maker, const Ceiling& ceiling, const Op
 int run_all(const Options& options) {
   if (options.threads) set_threads(options.threads);
   const std::vector<CaseMaker> makers = selected(options);
+  runtime(options.target().device);  // a GPU that cannot be used is an Error
   if (options.list) {
     for (const CaseMaker& maker : makers) std::printf("%s\n", maker.name.c_str());
     return 0;
   }
-  const Ceiling ceiling = measure_ceiling();
-  std::printf("%d threads; ceiling: copy %.1f GB/s, matrix product %.1f GFLOP/s\n\n", threads(),
-              ceiling.bytes_per_second / 1e9, ceiling.flops_per_second / 1e9);
+  const Target target = options.target();
+  const Ceiling ceiling = measure_ceiling(target);
+  std::printf("%s, %s, %d CPU threads; ceiling: copy %.1f GB/s, matrix product %.1f GFLOP/s\n\n",
+              str(target.device).c_str(), name(target.dtype), threads(), ceiling.bytes_per_second / 1e9,
+              ceiling.flops_per_second / 1e9);
   print_header();
   std::vector<Result> results;
   for (const CaseMaker& maker : makers) {
     for (Result& result : run(maker, ceiling, options)) results.push_back(std::move(result));
   }
-  if (!options.json.empty()) write_file_atomically(options.json, to_json(ceiling, results));
+  if (!options.json.empty()) write_file_atomically(options.json, to_json(target, ceiling, results));
   return 0;
 }
 

@@ -2,9 +2,9 @@
 
 #include <memory>
 
-#include "monoid/core/tape.h"
 #include "monoid/models/catalog.h"
-#include "monoid/ops/optim.h"
+#include "monoid/models/decoder.h"
+#include "monoid/models/train_step.h"
 #include "monoid/tools/bench/cases.h"
 
 namespace monoid::bench {
@@ -17,53 +17,81 @@ struct Setting {
   int64_t batch, time;
 };
 
-constexpr int64_t kVocabulary = 65;
-
 const Setting kSettings[] = {
     {"minlm", "minGRU width 256, depth 4", R"({"num_tokens": 65, "dim": 256, "depth": 4})", 8, 256},
     {"minlm", "minLSTM width 256, depth 4", R"({"num_tokens": 65, "dim": 256, "depth": 4, "use_lstm": true})", 8, 256},
     {"minlm", "minGRU width 384, depth 6", R"({"num_tokens": 65, "dim": 384, "depth": 6})", 64, 256},
+    {"minlm", "minGRU width 512, depth 6", R"({"dim": 512, "depth": 6})", 4, 512},
+    {"minlm", "minGRU width 512, depth 6", R"({"dim": 512, "depth": 6})", 64, 512},
+    {"minlm", "minLSTM width 512, depth 6", R"({"dim": 512, "depth": 6, "use_lstm": true})", 64, 512},
+    {"minlm", "minGRU width 1024, depth 12", R"({"dim": 1024, "depth": 12})", 16, 2048},
 };
 
-// Forward, backward, clip and AdamW, as the trainer does them.
-Case training_step(const Setting& setting) {
+std::shared_ptr<LanguageModel> model_of(const Setting& setting, const Target& target) {
   Generator generator(1);
   std::shared_ptr<LanguageModel> model = make_model(setting.model, setting.config, generator);
+  cast_to(*model, target.dtype);
+  move_to(*model, target.device);
+  return model;
+}
+
+// Forward, backward, clip and AdamW, as the trainer does them: on a GPU one step runs ahead of the host.
+Case training_step(const Setting& setting, const Target& target) {
+  struct Training {
+    std::shared_ptr<LanguageModel> model;
+    std::optional<AdamW> optimizer;
+    std::optional<TrainStep> step;
+    std::optional<PendingStep> before;
+    std::vector<Tensors> batches;
+  };
+  auto training = std::make_shared<Training>();
+  training->model = model_of(setting, target);
   Tensors all;
-  for (NamedTensor& parameter : parameters(*model)) all.push_back(parameter.value.set_requires_grad());
-  auto optimizer = std::make_shared<AdamW>(
-      std::vector<ParameterGroup>{{.name = "all", .parameters = all, .weight_decay = 0.1, .clip_norm = 1.0}},
-      AdamWOptions{.beta2 = 0.99});
-  const Tensor tokens = random_integers({setting.batch, setting.time}, generator, kVocabulary);
-  const Tensor targets = random_integers({setting.batch, setting.time}, generator, kVocabulary);
-  const double count = static_cast<double>(tokens.elements());
-  const double flops = 6 * static_cast<double>(parameter_count(*model)) * count;
+  for (NamedTensor& parameter : parameters(*training->model)) all.push_back(parameter.value.set_requires_grad());
+  training->optimizer.emplace(std::vector<ParameterGroup>{{.name = "all", .parameters = all, .weight_decay = 0.1}},
+                              AdamWOptions{.beta2 = 0.99});
+  training->step.emplace(
+      target.device,
+      [model = training->model](const Tensors& batch, Generator*) { return model->loss(batch[0], batch[1]); },
+      *training->optimizer, TrainStepOptions{.clip = 1});
+  Generator generator(1);
+  const auto tokens = [&] {
+    return random_integers({setting.batch, setting.time}, generator, training->model->vocabulary());
+  };
+  training->batches = {{tokens(), tokens()}};
+  const double count = static_cast<double>(setting.batch * setting.time);
+  const auto run = [training, ahead = target.device.is_cuda()] {
+    std::optional<PendingStep> waited = training->step->run(training->batches, 1e-3);
+    if (ahead) waited.swap(training->before);
+    if (waited) waited->wait();
+  };
+  for (int warm_up = 0; target.device.is_cuda() && warm_up < 3; ++warm_up) run();
   return {"train/" + std::string(setting.model),
           str(setting.label, ", ", setting.batch, " x ", setting.time),
           0,
-          flops,
+          6 * static_cast<double>(parameter_count(*training->model)) * count,
           count,
-          [=] {
-            Tape tape;
-            tape.backward(model->loss(tokens, targets));
-            optimizer->clip();
-            optimizer->step(1e-3);
-            optimizer->zero_grad();
-          }};
+          run};
 }
 
-Case decode_step(const Setting& setting, int64_t batch) {
+// A token of each of `batch` sequences, logits back on the host.
+Case decode_step(const Setting& setting, int64_t batch, const Target& target) {
+  const std::shared_ptr<LanguageModel> model = model_of(setting, target);
   Generator generator(1);
-  std::shared_ptr<LanguageModel> model = make_model(setting.model, setting.config, generator);
-  const Tensor token = random_integers({batch, 1}, generator, kVocabulary);
-  auto state = std::make_shared<State>();
+  auto decoder = std::make_shared<Decoder>(*model, batch);
+  decoder->prefill(random_integers({batch, 16}, generator, model->vocabulary()));
+  const Tensor token = random_integers({batch}, generator, model->vocabulary());
+  for (int warm_up = 0; warm_up < 3; ++warm_up) decoder->step(token);
   const double parameters = static_cast<double>(parameter_count(*model));
   return {"decode/" + std::string(setting.model),
           str(setting.label, ", batch ", batch),
-          4 * parameters,
+          static_cast<double>(size_of(target.dtype)) * parameters,
           2 * parameters * static_cast<double>(batch),
           static_cast<double>(batch),
-          [=] { model->forward(token, state.get()); }};
+          [=] {
+            static_cast<void>(model);  // the decoder only refers to it
+            decoder->step(token);
+          }};
 }
 
 }  // namespace
@@ -71,12 +99,14 @@ Case decode_step(const Setting& setting, int64_t batch) {
 std::vector<CaseMaker> model_cases() {
   std::vector<CaseMaker> makers;
   for (const Setting& setting : kSettings) {
-    makers.push_back(
-        {str("train/", setting.model, " ", setting.label), [&] { return std::vector{training_step(setting)}; }});
+    makers.push_back({str("train/", setting.model, " ", setting.label, " ", setting.batch, "x", setting.time),
+                      [&](const Target& target) { return std::vector{training_step(setting, target)}; }});
   }
-  for (int64_t batch : {1, 64}) {
-    makers.push_back({str("decode/", kSettings[0].model, " ", batch),
-                      [=] { return std::vector{decode_step(kSettings[0], batch)}; }});
+  for (const Setting* setting : {&kSettings[0], &kSettings[3]}) {
+    for (int64_t batch : {1, 64}) {
+      makers.push_back({str("decode/", setting->model, " ", setting->label, " ", batch),
+                        [=](const Target& target) { return std::vector{decode_step(*setting, batch, target)}; }});
+    }
   }
   return makers;
 }

@@ -31,28 +31,34 @@ std::string rate(double amount, double seconds) { return amount > 0 ? metric(amo
 bool Reporter::ReportContext(const Context&) { return true; }
 
 void print_header() {
-  std::printf("%-36s %-38s %12s %9s %9s %9s %8s\n", "case", "shape", "median", "item/s", "B/s", "FLOP/s", "of floor");
+  std::printf("%-36s %-38s %12s %9s %9s %9s %8s %8s\n", "case", "shape", "median", "item/s", "B/s", "FLOP/s",
+              "of floor", "error");
 }
 
 void Reporter::ReportRuns(const std::vector<Run>& runs) {
   for (const Run& run : runs) {
     if (run.run_type != Run::RT_Aggregate || run.aggregate_name != "median") continue;
     const Case& item = cases_.at(static_cast<size_t>(run.family_index));
-    Result result{item.name, item.shape, run.GetAdjustedRealTime() * 1e-9, item.bytes, item.flops, item.items, 0};
+    Result result{item.name, item.shape, run.GetAdjustedRealTime() * 1e-9, item.bytes, item.flops, item.items,
+                  0,         item.error};
     result.fraction = ceiling_.floor(item.bytes, item.flops) / result.seconds;
     char fraction[16] = "-";
     if (result.fraction > 0) std::snprintf(fraction, sizeof fraction, "%.0f%%", 100 * result.fraction);
-    std::printf("%-36s %-38s %9.3f ms %9s %9s %9s %8s\n", item.name.c_str(), item.shape.c_str(), result.seconds * 1e3,
-                rate(item.items, result.seconds).c_str(), rate(item.bytes, result.seconds).c_str(),
-                rate(item.flops, result.seconds).c_str(), fraction);
+    char error[16] = "-";
+    if (result.error >= 0) std::snprintf(error, sizeof error, "%.0e", result.error);
+    std::printf("%-36s %-38s %9.4f ms %9s %9s %9s %8s %8s\n", item.name.c_str(), item.shape.c_str(),
+                result.seconds * 1e3, rate(item.items, result.seconds).c_str(),
+                rate(item.bytes, result.seconds).c_str(), rate(item.flops, result.seconds).c_str(), fraction, error);
     std::fflush(stdout);
     results_.push_back(std::move(result));
   }
 }
 
-std::string to_json(const Ceiling& ceiling, const std::vector<Result>& results) {
+std::string to_json(const Target& target, const Ceiling& ceiling, const std::vector<Result>& results) {
   nlohmann::ordered_json root;
   root["version"] = kVersion;
+  root["device"] = str(target.device);
+  root["dtype"] = name(target.dtype);
   root["blas"] = cpu::blas_description();
   root["isa"] = cpu::name(cpu::isa());
   root["threads"] = threads();
@@ -64,7 +70,8 @@ std::string to_json(const Ceiling& ceiling, const std::vector<Result>& results) 
                              {"bytes", result.bytes},
                              {"flops", result.flops},
                              {"items", result.items},
-                             {"fraction_of_floor", result.fraction}});
+                             {"fraction_of_floor", result.fraction},
+                             {"error", result.error}});
   }
   return root.dump(2) + "\n";
 }

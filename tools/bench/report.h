@@ -16,6 +16,7 @@ struct Result {
   double seconds = 0;  // median over repetitions
   double bytes = 0, flops = 0, items = 0;
   double fraction = 0;  // floor / seconds; 0 where the case has no floor
+  double error = -1;    // against the CPU in f64; -1: not compared
 };
 
 /// The heading of the table.
@@ -38,6 +39,6 @@ class Reporter : public benchmark::BenchmarkReporter {
 };
 
 /// The results as JSON text: machine, threads, ceiling and one object a case.
-std::string to_json(const Ceiling& ceiling, const std::vector<Result>& results);
+std::string to_json(const Target& target, const Ceiling& ceiling, const std::vector<Result>& results);
 
 }  // namespace monoid::bench
