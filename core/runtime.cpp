@@ -1,13 +1,16 @@
 #include "monoid/core/runtime.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <iomanip>
 
 #include "monoid/core/error.h"
 #include "monoid/core/kernel.h"
+#include "monoid/core/parallel.h"
 
 namespace monoid {
 namespace {
@@ -26,9 +29,16 @@ void copy_on_cpu(void* to, Device, const void* from, Device, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);  // an empty vector has no address
 }
 
+DeviceInfo info_of_cpu(int) {
+  const auto pages = static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
+  return {"cpu", str(threads(), " threads"), pages * static_cast<size_t>(sysconf(_SC_PAGESIZE))};
+}
+
 constexpr Runtime kCpuRuntime{
+    .description = "CPU",
     .device_count = [] { return 1; },
     .why_unavailable = [](int index) -> const char* { return index == 0 ? nullptr : "there is one cpu"; },
+    .info = info_of_cpu,
     .allocate = allocate_on_cpu,
     .release = [](void* address, size_t, int) { std::free(address); },
     .copy = copy_on_cpu,
@@ -75,6 +85,27 @@ int device_count(DeviceKind kind) {
   bind_kernels_once();
   const Runtime& found = runtimes[static_cast<size_t>(kind)];
   return found.device_count ? found.device_count() : 0;
+}
+
+DeviceInfo device_info(Device device) { return runtime(device).info(device.index); }
+
+std::string describe_backend(DeviceKind kind) {
+  bind_kernels_once();
+  const Runtime& found = runtimes[static_cast<size_t>(kind)];
+  if (!found.allocate) return str("no ", kind, " backend in this build");
+  std::string text = found.description;
+  for (int index = 0; index < device_count(kind); ++index) {
+    const Device device{kind, index};
+    if (const char* reason = found.why_unavailable(index)) {
+      text += str("; ", device, " cannot be used: ", reason);
+      continue;
+    }
+    const DeviceInfo info = found.info(index);
+    const double gibibytes = static_cast<double>(info.memory) / static_cast<double>(size_t{1} << 30);
+    text += str("; ", device, " is ", info.name, " (", info.architecture, ", ", std::fixed, std::setprecision(1),
+                gibibytes, " GiB)");
+  }
+  return device_count(kind) > 0 ? text : text + "; no device is visible";
 }
 
 void synchronize(Device device) { runtime(device).synchronize(device.index); }

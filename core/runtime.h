@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "monoid/core/device.h"
 
@@ -32,10 +33,19 @@ struct QueueRuntime {
   void (*destroy_graph)(void* graph, int index) = nullptr;
 };
 
+/// What a device is.
+struct DeviceInfo {
+  std::string name;          // "NVIDIA H200"
+  std::string architecture;  // "compute capability 9.0"
+  size_t memory = 0;         // bytes in all
+};
+
 /// What a kind of device must offer to hold tensors. The CPU's is built in; a backend binds its own.
 struct Runtime {
+  const char* description = nullptr;  // of the backend: "CUDA 13.0 for 80;90a"
   int (*device_count)() = nullptr;
   const char* (*why_unavailable)(int index) = nullptr;  // what to do about a device that cannot be used; null if it can
+  DeviceInfo (*info)(int index) = nullptr;
   void* (*allocate)(size_t bytes, int index) = nullptr;  // nullptr when out of memory
   void (*release)(void* address, size_t bytes, int index) = nullptr;
   /// Copies bytes; host memory on either side makes it complete before returning.
@@ -56,6 +66,11 @@ void bind_runtime(DeviceKind kind, const Runtime& runtime);
 bool is_available(Device device);
 /// How many devices of a kind this process sees.
 int device_count(DeviceKind kind);
+/// A device that can be used, in numbers.
+DeviceInfo device_info(Device device);
+/// "CUDA 13.0 for 80;90a; cuda:0 is NVIDIA H200 (compute capability 9.0, 139.8 GiB)": the backend of a kind and its
+/// devices, or that there is none. Never an Error.
+std::string describe_backend(DeviceKind kind);
 /// Waits until everything queued on the device has finished; errors that kernels met meanwhile come out here.
 void synchronize(Device device);
 

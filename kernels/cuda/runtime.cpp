@@ -65,6 +65,13 @@ const char* why_unavailable(int index) {
   return reason->empty() ? nullptr : reason->c_str();
 }
 
+DeviceInfo info(int index) {
+  cudaDeviceProp properties{};
+  check_call("device", cudaGetDeviceProperties(&properties, index));
+  return {properties.name, str("compute capability ", properties.major, ".", properties.minor),
+          properties.totalGlobalMem};
+}
+
 // ------------------------------------------------------------------------------------------------------------- memory
 
 void* allocate(size_t bytes, int index) {
@@ -255,8 +262,10 @@ constexpr QueueRuntime kQueues{
 }  // namespace
 
 void bind_runtime() {
-  monoid::bind_runtime(DeviceKind::cuda, {.device_count = device_count,
+  monoid::bind_runtime(DeviceKind::cuda, {.description = MONOID_CUDA_DESCRIPTION,
+                                          .device_count = device_count,
                                           .why_unavailable = why_unavailable,
+                                          .info = info,
                                           .allocate = allocate,
                                           .release = release,
                                           .copy = copy,

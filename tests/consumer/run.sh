@@ -16,7 +16,7 @@ case $way in
     ;;
   subdirectory)
     "$cmake" -S "$consumer" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug \
-      -DMONOID_SOURCE="$consumer/../.." -DBUILD_SHARED_LIBS=ON -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher"
+      -DMONOID_SOURCE="$consumer/../.." -DBUILD_SHARED_LIBS=ON -DMONOID_CUDA=OFF -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher"
     ;;
 esac
 "$cmake" --build "$work/build"

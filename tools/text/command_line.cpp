@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "monoid/core/error.h"
+#include "monoid/core/runtime.h"
 #include "monoid/core/version.h"
 #include "monoid/kernels/cpu/blas.h"
 #include "monoid/kernels/cpu/simd.h"
@@ -71,10 +72,11 @@ void add_version(CLI::App& app) {
       "--version",
       [] {
         std::cout << build_info() << "\nCPU kernels: " << cpu::name(cpu::isa())
-                  << "\nmatrix products: " << cpu::blas_description() << std::endl;
+                  << "\nmatrix products: " << cpu::blas_description() << "\nGPU: " << describe_backend(DeviceKind::cuda)
+                  << std::endl;
         throw CLI::Success();
       },
-      "Version, instruction set and BLAS");
+      "Version, instruction set, BLAS and GPUs");
 }
 
 }  // namespace monoid

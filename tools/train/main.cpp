@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "monoid/core/parallel.h"
+#include "monoid/core/runtime.h"
 #include "monoid/models/catalog.h"
 #include "monoid/models/checkpoint.h"
 #include "monoid/ops/matmul.h"
@@ -36,7 +37,8 @@ int train(int argc, const char* const* argv) {
 
   std::cout << model->type() << ", " << format_count(static_cast<double>(parameter_count(*model))) << " parameters, on "
             << corpus.name << " (" << format_count(static_cast<double>(corpus.split.train.size()))
-            << " tokens to train on, " << corpus.vocabulary.size() << " distinct), in " << options.out << std::endl;
+            << " tokens to train on, " << corpus.vocabulary.size() << " distinct), in " << options.out << ", on "
+            << device_info(Device::parse(options.device)).name << " in " << options.dtype << std::endl;
   return trainer.run();
 }
 
