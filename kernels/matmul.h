@@ -10,23 +10,16 @@ namespace monoid {
 /// operand is the same kernel with the operands transposed.
 using Matmul = void(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& addend, Tensor& c);
 
-/// dweight[..., out, in] = dy[..., rows, out]^T x[..., rows, in] and dbias[..., 1, out] = the column sums of dy, both
-/// summed over the leading axes, where they have extent 1. All have the same rank; dy and x have any strides.
-using LinearGradient = void(const Tensor& dy, const Tensor& x, Tensor& dweight, Tensor& dbias);
-
 namespace kernels {
 inline constinit Kernel<Matmul> matmul{"matmul"};
-inline constinit Kernel<LinearGradient> linear_gradient{"linear_gradient"};
 }  // namespace kernels
 
 namespace cpu {
 Matmul matmul;
-LinearGradient linear_gradient;
 }  // namespace cpu
 
 namespace cuda {
 Matmul matmul;
-LinearGradient linear_gradient;
 }  // namespace cuda
 
 }  // namespace monoid

@@ -40,7 +40,6 @@ void bind_cpu_kernels() {
 
   // matmul
   kernels::matmul.bind(on_cpu, cpu::matmul);
-  kernels::linear_gradient.bind(on_cpu, cpu::linear_gradient);
 
   // indexing (gather, embedding)
   kernels::gather.bind(on_cpu, cpu::gather);

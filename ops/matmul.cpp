@@ -1,8 +1,5 @@
 #include "monoid/ops/matmul.h"
 
-#include <tuple>
-#include <utility>
-
 #include "monoid/core/tape.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/product.h"
@@ -38,26 +35,13 @@ Tensor product(const Tensor& a, const Tensor& b, const Shape& shape, const Tenso
   return c.view(shape);
 }
 
-// Of y = x weight^T + bias, for those that want one: both at once read dy once.
-std::pair<Tensor, Tensor> parameter_gradients(const Tensor& dy, const Tensor& x, const Tensor& weight,
-                                              const Tensor& bias) {
-  const Shape ones = [&] {
-    Shape shape = dy.shape();
-    for (int axis = 0; axis < dy.rank(); ++axis) shape[axis] = 1;
-    return shape;
-  }();
-  Tensor dweight, dbias;
-  if (bias.requires_grad()) dbias = Tensor::empty(ones.with(-1, bias.size(0)), dy.dtype(), dy.device());
-  if (weight.requires_grad() && bias.requires_grad()) {
-    dweight = Tensor::empty(ones.with(-2, weight.size(0)).with(-1, weight.size(1)), dy.dtype(), dy.device());
-    kernels::linear_gradient(dy, x, dweight, dbias);
-    dweight = dweight.view(weight.shape());
-  } else if (weight.requires_grad()) {
-    dweight = product(transposed(dy), x, weight.shape());
-  } else if (bias.requires_grad()) {
-    kernels::sum(dy, dbias);
-  }
-  return {dweight, bias.requires_grad() ? dbias.view(bias.shape()) : Tensor()};
+Tensor column_sums(const Tensor& x) {
+  Shape shape;
+  while (shape.rank() < x.rank() - 1) shape.push_back(1);
+  shape.push_back(x.size(-1));
+  Tensor sums = Tensor::empty(shape, x.dtype(), x.device());
+  kernels::sum(x, sums);
+  return sums.view({x.size(-1)});
 }
 
 }  // namespace
@@ -106,7 +90,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
     const Tensor dy_rows = with_rank(dy[0], 2);
     Tensors gradients(4);
     if (x.requires_grad()) gradients[0] = product(dy_rows, weight, rows.shape()).view(x.shape());
-    std::tie(gradients[1], gradients[2]) = parameter_gradients(dy_rows, rows, weight, bias);
+    if (weight.requires_grad()) gradients[1] = product(transposed(dy_rows), rows, weight.shape());
+    if (bias.requires_grad()) gradients[2] = column_sums(dy_rows);
     if (residual.requires_grad()) gradients[3] = dy[0];
     return gradients;
   });

@@ -11,10 +11,4 @@ void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& 
   });
 }
 
-void linear_gradient(const Tensor& dy, const Tensor& x, Tensor& dweight, Tensor& dbias) {
-  matmul(transposed(dy), x, {}, {}, dweight);
-  // Column sums are the product with a row of ones.
-  matmul(Tensor::ones(dy.shape().with(-1, dy.size(-2)).with(-2, 1), dy.dtype()), dy, {}, {}, dbias);
-}
-
 }  // namespace monoid::cpu

@@ -18,7 +18,7 @@ namespace monoid::cuda {
 namespace {
 
 constexpr size_t kWorkspace = 32 << 20;
-constexpr int kCandidates = 12;
+constexpr int kCandidates = 16;
 constexpr int kWidest = 16;  // no access of a kernel is wider
 
 void check_blas(cublasStatus_t status) {
@@ -63,29 +63,16 @@ MatrixLayout layout_of(DType dtype, int64_t rows, int64_t columns, const BlasLay
   return layout;
 }
 
-cublasLtEpilogue_t epilogue_of(Epilogue epilogue) {
-  switch (epilogue) {
-    case Epilogue::bias:
-      return CUBLASLT_EPILOGUE_BIAS;
-    case Epilogue::column_sums:
-      return CUBLASLT_EPILOGUE_BGRADB;
-    case Epilogue::none:
-      break;
-  }
-  return CUBLASLT_EPILOGUE_DEFAULT;
-}
-
 // A product with its algorithm chosen.
 struct Plan {
   Description description;
   MatrixLayout a, b, c;
-  Epilogue epilogue = Epilogue::none;
   bool runs = false;  // cuBLASLt has an algorithm
   cublasLtMatmulAlgo_t algorithm{};
   size_t workspace = 0;
 
   void aim(const BlasOperands& on) const {
-    if (epilogue != Epilogue::none) set(description.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, on.bias);
+    if (on.bias) set(description.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, on.bias);
   }
 };
 
@@ -108,7 +95,6 @@ cublasStatus_t queue(const Launch& launch, const Plan& plan, const cublasLtMatmu
 
 Plan describe(const BlasProblem& p) {
   Plan plan;
-  plan.epilogue = p.epilogue;
   const auto compute = p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   cublasLtMatmulDesc_t made = nullptr;
   check_blas(cublasLtMatmulDescCreate(&made, compute, CUDA_R_32F));
@@ -116,8 +102,10 @@ Plan describe(const BlasProblem& p) {
   const auto operation = [](const BlasLayout& x) { return x.by_columns ? CUBLAS_OP_T : CUBLAS_OP_N; };
   set(made, CUBLASLT_MATMUL_DESC_TRANSA, operation(p.b));
   set(made, CUBLASLT_MATMUL_DESC_TRANSB, operation(p.a));
-  set(made, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p.epilogue));
-  if (p.epilogue != Epilogue::none) set(made, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(p.output));
+  if (p.adds_bias) {
+    set(made, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(made, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(p.output));
+  }
   plan.a = layout_of(p.input, p.m, p.k, p.a, p.batch);
   plan.b = layout_of(p.input, p.k, p.n, p.b, p.batch);
   plan.c = layout_of(p.output, p.m, p.n, p.c, p.batch);
@@ -172,15 +160,29 @@ double time_of(const Launch& launch, const Plan& plan, const cublasLtMatmulHeuri
   return best;
 }
 
+// Into how many slices an algorithm cuts k.
+int slices_of(const cublasLtMatmulAlgo_t& algorithm) {
+  int slices = 0;
+  size_t written = 0;
+  check_blas(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &slices, sizeof(slices),
+                                                  &written));
+  return slices;
+}
+
+// The first algorithm that cuBLASLt thinks of, or the fastest of those that give the same bits: on tensor cores all
+// that cut k as the first one does, whatever their tiles. So neither tuning nor its noise changes a result, and a
+// product that is first met while a graph is captured, when nothing can be timed, does without. f32 has nothing to
+// gain.
 Plan make_plan(const Launch& launch, const BlasProblem& problem, const BlasOperands& on, uint32_t alignment) {
   Plan plan = describe(problem);
   plan.aim(on);
   const auto found = candidates(launch.index(), plan, alignment);
   if (found.empty()) return plan;
   const auto* chosen = &found.front();
-  if (tuning_allowed() && !Graph::capturing() && on.addend != on.c) {
+  if (problem.input == DType::bf16 && tuning_allowed() && !Graph::capturing() && on.addend != on.c) {
     double best = 1e30;
     for (const auto& candidate : found) {
+      if (slices_of(candidate.algo) != slices_of(found.front().algo)) continue;
       const double time = time_of(launch, plan, candidate, on);
       if (time < best) best = time, chosen = &candidate;
     }
@@ -193,7 +195,7 @@ Plan make_plan(const Launch& launch, const BlasProblem& problem, const BlasOpera
 
 uint32_t alignment_of(const BlasOperands& on) {
   uintptr_t bits = kWidest;
-  for (const void* address : {on.a, on.b, on.addend, static_cast<const void*>(on.c), static_cast<const void*>(on.bias)})
+  for (const void* address : {on.a, on.b, on.bias, on.addend, static_cast<const void*>(on.c)})
     bits |= reinterpret_cast<uintptr_t>(address);
   return static_cast<uint32_t>(bits & (~bits + 1));
 }

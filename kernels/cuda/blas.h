@@ -16,26 +16,19 @@ struct BlasLayout {
   friend auto operator<=>(const BlasLayout&, const BlasLayout&) = default;
 };
 
-enum class Epilogue : uint8_t {
-  none,
-  bias,         // c += bias[n]
-  column_sums,  // bias[m] = the sums of the columns of a^T
-};
-
-/// Everything that decides which algorithm runs c = a b (+ addend): the key of the cache of algorithms.
+/// Everything that decides which algorithm runs c = a b (+ bias[n]) (+ addend): the key of the cache of algorithms.
 struct BlasProblem {
   DType input = DType::f32, output = DType::f32;
   bool tf32 = false;
   int64_t m = 0, n = 0, k = 0, batch = 1;
   BlasLayout a, b, c;
-  Epilogue epilogue = Epilogue::none;
-  bool adds = false;
+  bool adds_bias = false, adds_addend = false;
   friend auto operator<=>(const BlasProblem&, const BlasProblem&) = default;
 };
 
 struct BlasOperands {
-  const void *a, *b, *addend;  // addend: laid out as c, may be c itself
-  void *c, *bias;
+  const void *a, *b, *bias, *addend;  // addend: laid out as c, may be c itself
+  void* c;
 };
 
 /// Queues a product on cuBLASLt; c has rows. False if cuBLASLt has no algorithm for it, and nothing was queued.

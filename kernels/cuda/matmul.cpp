@@ -10,7 +10,6 @@
 #include "monoid/kernels/cuda/thin_matmul.h"
 #include "monoid/kernels/matmul_precision.h"
 #include "monoid/kernels/product.h"
-#include "monoid/kernels/reduce.h"
 
 namespace monoid::cuda {
 namespace {
@@ -86,9 +85,9 @@ void run(const Launch& launch, Product<T> p, const Tensor& bias, Tensor& output)
           on.addend = on.c;
         } else if (bias.defined()) {
           on.bias = bias.raw();
-          problem.epilogue = Epilogue::bias;
+          problem.adds_bias = true;
         }
-        problem.adds = on.addend != nullptr;
+        problem.adds_addend = on.addend != nullptr;
         check(blas_product(launch, problem, on), "matmul: cuBLASLt has no algorithm for [", part.extent, ", ", p.m(),
               ", ", p.k(), "] x [", part.extent, ", ", p.k(), ", ", p.n(), "] of ", dtype_of<T>,
               "; contiguous() operands may have one");
@@ -127,23 +126,6 @@ void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& 
     run(launch, p, start, output);
     if (sums_in_f32) c.copy_from(output);
   });
-}
-
-// The column sums come out of the product itself, which reads dy anyway.
-void linear_gradient(const Tensor& dy, const Tensor& x, Tensor& dweight, Tensor& dbias) {
-  const bool fused = dispatch_storage("linear", dy.dtype(), [&]<class T>() {
-    if (dweight.elements() == 0 || dy.size(-2) == 0) return false;
-    Operands<T> operands = matmul_operands<T>(transposed(dy), x, {}, {}, dweight);
-    Product<T>& p = operands.product;
-    p.fold();
-    if (!p.moving.empty() || !p.summed.empty() || !has_rows(p.c)) return false;
-    BlasProblem problem = problem_of(p, dy.dtype(), {1, 0, 0, 0});
-    problem.epilogue = Epilogue::column_sums;
-    return blas_product(Launch("linear", dy), problem, {p.a.data, p.b.data, nullptr, p.c.data, dbias.raw()});
-  });
-  if (fused) return;
-  matmul(transposed(dy), x, {}, {}, dweight);
-  kernels::sum(dy, dbias);
 }
 
 }  // namespace monoid::cuda

@@ -28,7 +28,6 @@ void bind_cuda_kernels() {
 
   // matmul
   kernels::matmul.bind(on_cuda, cuda::matmul);
-  kernels::linear_gradient.bind(on_cuda, cuda::linear_gradient);
 
   // optim
   kernels::adamw.bind(on_cuda, cuda::adamw);
