@@ -7,35 +7,44 @@ namespace monoid::cuda {
 namespace {
 
 constexpr size_t kMostDevices = 64;
-std::array<std::once_flag, kMostDevices> once;
-std::array<FaultRecord*, kMostDevices> records{};
+
+struct Place {
+  std::once_flag once;
+  FaultRecord* record = nullptr;  // on the device
+  FoundFault* found = nullptr;    // on the host
+};
+std::array<Place, kMostDevices> places;
 
 __global__ void do_nothing() {}
 
 }  // namespace
 
 FaultRecord* fault_record(int index) {
-  const auto place = static_cast<size_t>(index);
-  std::call_once(once.at(place), [&] {
-    void* memory = nullptr;
-    check_call("faults", cudaHostAlloc(&memory, sizeof(FaultRecord), cudaHostAllocMapped | cudaHostAllocPortable));
-    *static_cast<FaultRecord*>(memory) = {};
-    records[place] = static_cast<FaultRecord*>(memory);
+  Place& place = places.at(static_cast<size_t>(index));
+  std::call_once(place.once, [&] {
+    void *host = nullptr, *device = nullptr;
+    check_call("faults", cudaHostAlloc(&host, sizeof(FoundFault), cudaHostAllocMapped | cudaHostAllocPortable));
+    check_call("faults", cudaMalloc(&device, sizeof(FaultRecord)));
+    place.found = static_cast<FoundFault*>(host);
+    *place.found = {};
+    const FaultRecord record{0, place.found};
+    check_call("faults", cudaMemcpy(device, &record, sizeof record, cudaMemcpyHostToDevice));
+    place.record = static_cast<FaultRecord*>(device);
   });
-  return records[place];
+  return place.record;
 }
 
 void check_faults(int index) {
-  FaultRecord* const record = records.at(static_cast<size_t>(index));
-  if (!record) return;
-  volatile FaultRecord& seen = *record;
+  const Place& place = places.at(static_cast<size_t>(index));
+  if (!place.record) return;
+  volatile FoundFault& seen = *place.found;
   const auto fault = static_cast<Fault>(seen.fault);
   if (fault == Fault::none) [[likely]]
     return;
   const int64_t position = seen.position;
   const double value = seen.value, limit = seen.limit;
   seen.fault = 0;
-  seen.claimed = 0;
+  check_call("faults", cudaMemset(place.record, 0, sizeof(FaultRecord::claimed)));
   const auto whole = static_cast<int64_t>(value), bound = static_cast<int64_t>(limit);
   switch (fault) {
     case Fault::embedding_index:

@@ -10,13 +10,18 @@ namespace monoid::cuda {
 /// Error comes out where the host next waits for the device (item(), to_vector(), synchronize(), ...).
 enum class Fault : int32_t { none, embedding_index, gather_index, target_class, negative_state };
 
-/// The first fault of a device, in memory that both sides see.
-struct FaultRecord {
+/// What the host reads of a fault.
+struct FoundFault {
   int32_t fault;
-  int32_t claimed;
   int64_t position;
   double value;
   double limit;
+};
+
+/// In the device's memory: who reports first, and where the host looks.
+struct FaultRecord {
+  int32_t claimed;
+  FoundFault* found;  // host memory that the device writes to
 };
 
 /// Where kernels of a device report; give it to the kernel by value.
@@ -29,12 +34,13 @@ std::string why_no_code(int index);
 #ifdef __CUDACC__
 /// Keeps the first report; which of several is first may differ between runs.
 __device__ inline void report(FaultRecord* record, Fault fault, int64_t position, double value, double limit) {
-  if (atomicCAS_system(&record->claimed, 0, 1) != 0) return;
-  record->position = position;
-  record->value = value;
-  record->limit = limit;
+  if (atomicCAS(&record->claimed, 0, 1) != 0) return;
+  volatile FoundFault* const found = record->found;
+  found->position = position;
+  found->value = value;
+  found->limit = limit;
   __threadfence_system();
-  *reinterpret_cast<volatile int32_t*>(&record->fault) = static_cast<int32_t>(fault);
+  found->fault = static_cast<int32_t>(fault);
 }
 #endif
 
