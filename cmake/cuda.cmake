@@ -1,5 +1,5 @@
 # Sets MONOID_HAS_CUDA, and enables the language, as MONOID_CUDA (AUTO, ON, OFF) and the machine say.
-set(MONOID_HAS_CUDA OFF)
+set(MONOID_HAS_CUDA OFF CACHE INTERNAL "Whether this build has CUDA kernels")
 if(MONOID_CUDA STREQUAL "OFF")
   return()
 endif()
@@ -30,5 +30,5 @@ endforeach()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
-set(MONOID_HAS_CUDA ON)
+set(MONOID_HAS_CUDA ON CACHE INTERNAL "Whether this build has CUDA kernels")
 message(STATUS "monoid: CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")

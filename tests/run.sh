@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds everything and runs every test; then the tests of core, kernels and ops again under sanitizers.
-# Installs nothing. MONOID_SKIP_SANITIZERS=1 leaves the second half out.
+# Builds everything and runs every test; where that build has CUDA, the library once more without it; then the tests of
+# core, kernels and ops under sanitizers. Tests of CUDA kernels skip where there is no GPU.
+# Installs nothing. MONOID_SKIP_SANITIZERS=1 leaves the last part out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=$(tools/packages.sh)
@@ -8,18 +9,20 @@ missing=$(tools/packages.sh)
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# build PRESET TARGET: quiet unless something goes wrong.
+# build PRESET TARGET...: quiet unless something goes wrong.
 build() {
-  echo "== building $2 ($1)"
-  cmake --preset "$1" >"$log" 2>&1 || { cat "$log"; exit 1; }
-  cmake --build --preset "$1" --target "$2" >"$log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$log"; exit 1; }
+  local preset=$1
+  shift
+  echo "== building $* ($preset)"
+  cmake --preset "$preset" >"$log" 2>&1 || { cat "$log"; exit 1; }
+  cmake --build --preset "$preset" --target "$@" >"$log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$log"; exit 1; }
   grep -A5 'warning:' "$log" || true
 }
 passed=0 failed=0
-# run PRESET: ctest, with the numbers of its summary added up.
+# run PRESET [ARGUMENT...]: ctest, with the numbers of its summary added up.
 run() {
   echo "== testing ($1)"
-  ctest --preset "$1" 2>&1 | tee "$log" || true
+  ctest --preset "$@" 2>&1 | tee "$log" || true
   local total bad
   total=$(sed -nE 's/.*tests failed out of ([0-9]+).*/\1/p' "$log")
   bad=$(sed -nE 's/.* ([0-9]+) tests failed out of.*/\1/p' "$log")
@@ -29,6 +32,10 @@ run() {
 
 build release all
 run release
+if [[ $(cmake -LA -N build | sed -n 's/^MONOID_HAS_CUDA:.*=//p') == ON ]]; then
+  build cpu-only core_tests ops_tests train
+  run cpu-only -R '^(core|ops)$'
+fi
 if [[ -z ${MONOID_SKIP_SANITIZERS:-} ]]; then
   build asan sanitized_tests
   run asan
