@@ -5,6 +5,7 @@
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/optim.h"
+#include "monoid/kernels/scan.h"
 
 namespace monoid {
 
@@ -28,6 +29,16 @@ void bind_cuda_kernels() {
 
   // matmul
   kernels::matmul.bind(on_cuda, cuda::matmul);
+
+  // scan
+  kernels::linear_scan.bind(on_cuda, cuda::linear_scan);
+  kernels::linear_scan_gradient.bind(on_cuda, cuda::linear_scan_gradient);
+  kernels::log_scan.bind(on_cuda, cuda::log_scan);
+  kernels::log_scan_gradient.bind(on_cuda, cuda::log_scan_gradient);
+  kernels::min_gru_scan.bind(on_cuda, cuda::min_gru_scan);
+  kernels::min_gru_scan_gradient.bind(on_cuda, cuda::min_gru_scan_gradient);
+  kernels::min_lstm_scan.bind(on_cuda, cuda::min_lstm_scan);
+  kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
 
   // optim
   kernels::adamw.bind(on_cuda, cuda::adamw);

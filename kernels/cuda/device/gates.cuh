@@ -1,0 +1,48 @@
+#pragma once
+
+// Gates of the scans on the device: MinorGate of kernels/monoid.h in one register, and their exponentials. These come
+// from ex2.approx and rcp.approx: within 2 ulp plus |x| ulp for exp(x), so a gate of 1e-9 still has 6 digits, far more
+// than a state keeps of it; below 2^-126 they are 0. One division serves a gate and g together.
+
+namespace monoid::cuda {
+
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+__device__ __forceinline__ float reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+/// exp(-x).
+__device__ __forceinline__ float exp_of_minus(float x) { return exp2_approximate(x * -1.44269504f); }
+
+/// exp(min(x, 0)), NaN where x is.
+__device__ __forceinline__ float exp_of_negative_part(float x) {
+  float part;
+  asm("min.NaN.f32 %0, %1, 0f00000000;" : "=f"(part) : "f"(x));
+  return exp2_approximate(part * 1.44269504f);
+}
+
+__device__ __forceinline__ float sigmoid_of_minus(float x) {
+  const float e = exp_of_minus(fabsf(x)), larger = reciprocal(1 + e);
+  return x > 0 ? e * larger : larger;
+}
+
+/// A gate z held by the smaller of z and 1 - z; the sign bit says which: set where it is 1 - z.
+struct SignedGate {
+  float minor;
+
+  __device__ static SignedGate of(float magnitude, bool leans) { return {leans ? -magnitude : magnitude}; }
+  __device__ bool leans() const { return __float_as_int(minor) < 0; }
+  __device__ float magnitude() const { return fabsf(minor); }
+
+  /// (1 - z) h + z v, (1 - z) x and z x, each by the form that does not cancel.
+  __device__ float blend(float h, float v) const { return fmaf(minor, v - h, leans() ? v : h); }
+  __device__ float keep(float x) const { return fmaf(-minor, x, leans() ? 0 : x); }
+  __device__ float take(float x) const { return fmaf(minor, x, leans() ? x : 0); }
+};
+
+}  // namespace monoid::cuda
