@@ -59,12 +59,12 @@ void linear_scan_gradient(const Tensor& a, const Tensor& initial, const Tensor& 
                           Tensor& initial_gradient, Direction direction) {
   const Direction back = opposite(direction);
   dispatch_storage("linear_scan", a.dtype(), [&]<class T>() {
-    run_scan<LinearAdjoint, T>("linear_scan",
-                               {.in = {rows_of<const T>(a, back), rows_of<const T>(states, back, 1),
-                                       rows_of<const T>(states_cotangent, back)},
-                                .out = {rows_of<T>(a_gradient, back), rows_of<T>(b_gradient, back)},
-                                .closing = rows_of<const T>(initial)},
-                               states, final_cotangent, initial_gradient);
+    run_scan<LinearAdjoint, T>(
+        "linear_scan",
+        {.in = {rows_of<const T>(a, back), rows_of<const T>(states, back, 1), rows_of<const T>(states_cotangent, back)},
+         .out = {rows_of<T>(a_gradient, back), rows_of<T>(b_gradient, back)},
+         .closing = rows_of<const T>(initial)},
+        states, final_cotangent, initial_gradient);
   });
 }
 

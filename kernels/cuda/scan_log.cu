@@ -72,13 +72,13 @@ void log_scan_gradient(const Tensor& log_a, const Tensor& log_b, const Tensor& l
                        Tensor& log_b_gradient, Tensor& log_initial_gradient, Direction direction) {
   const Direction back = opposite(direction);
   dispatch_storage("log_scan", log_a.dtype(), [&]<class T>() {
-    run_scan<LogAdjoint, T>("log_scan",
-                            {.in = {rows_of<const T>(log_a, back), rows_of<const T>(log_b, back),
-                                    rows_of<const T>(states, back, 1), rows_of<const T>(states, back),
-                                    rows_of<const T>(states_cotangent, back)},
-                             .out = {rows_of<T>(log_a_gradient, back), rows_of<T>(log_b_gradient, back)},
-                             .closing = rows_of<const T>(log_initial)},
-                            states, final_cotangent, log_initial_gradient);
+    run_scan<LogAdjoint, T>(
+        "log_scan",
+        {.in = {rows_of<const T>(log_a, back), rows_of<const T>(log_b, back), rows_of<const T>(states, back, 1),
+                rows_of<const T>(states, back), rows_of<const T>(states_cotangent, back)},
+         .out = {rows_of<T>(log_a_gradient, back), rows_of<T>(log_b_gradient, back)},
+         .closing = rows_of<const T>(log_initial)},
+        states, final_cotangent, log_initial_gradient);
   });
 }
 

@@ -34,10 +34,10 @@ void min_lstm_scan(const Tensor& packed, const Tensor& initial, Tensor& states, 
 }
 
 void min_lstm_scan_gradient(const Tensor& packed, const Tensor& initial, const Tensor& states,
-                           const Tensor& states_cotangent, const Tensor& final_cotangent, Tensor& packed_gradient,
-                           Tensor& initial_gradient) {
+                            const Tensor& states_cotangent, const Tensor& final_cotangent, Tensor& packed_gradient,
+                            Tensor& initial_gradient) {
   gated_scan_gradient<MinLstm>("min_lstm_scan", packed, initial, states, states_cotangent, final_cotangent,
-                              packed_gradient, initial_gradient);
+                               packed_gradient, initial_gradient);
 }
 
 }  // namespace monoid::cuda

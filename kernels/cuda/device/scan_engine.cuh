@@ -63,8 +63,8 @@ struct Scan {
   Rows<const T> closing = {}, initial = {};
   Rows<T> final = {};
   int steps = 0;
-  unsigned packs = 0, rows = 0;             // packs in a row of channels, and in all rows
-  int lanes = 0, segments = 0, tiles = 0;   // lanes is a power of 2
+  unsigned packs = 0, rows = 0;            // packs in a row of channels, and in all rows
+  int lanes = 0, segments = 0, tiles = 0;  // lanes is a power of 2
   FaultRecord* faults = nullptr;
   LookBack<typename Step::Summary> look_back = {};
 };
@@ -184,8 +184,7 @@ struct Stretch {
       for (int o = 0; o < Step::kOutputs; ++o) store(address(scan.out[o], lane, step + u), out[o]);
     }
     const int end = max(scan.steps, 1) - 1;
-    if (lane.active && scan.final.base && step <= end && end < step + kSteps)
-      store(address(scan.final, lane, 0), last);
+    if (lane.active && scan.final.base && step <= end && end < step + kSteps) store(address(scan.final, lane, 0), last);
   }
 };
 
@@ -200,7 +199,8 @@ __device__ void enter(const Scan<Step, T>& scan, const Lane& lane, float (&state
 #pragma unroll
     for (int v = 0; v < kPack; ++v) {
       const int64_t channels = static_cast<int64_t>(scan.packs) * kPack;
-      if (state[v] < 0) report(scan.faults, Fault::negative_state, lane.batch * channels + lane.channel + v, state[v], 0);
+      if (state[v] < 0)
+        report(scan.faults, Fault::negative_state, lane.batch * channels + lane.channel + v, state[v], 0);
     }
   }
 }
@@ -375,32 +375,43 @@ struct ScanPlan {
   bool look_back;
 };
 
-/// Enough threads that their loads cover the latency of memory: first channels, then segments of time. Where these
-/// blocks are too few, narrower rows; where even those are, blocks share the time of a channel.
-inline ScanPlan plan_scan(int64_t rows, int64_t steps, int stretch, int multiprocessors) {
-  constexpr int kThreadsWanted = 768, kNarrowest = 8, kLookBackSegments = 16;
-  const int64_t wanted = static_cast<int64_t>(multiprocessors) * kThreadsWanted;
-  const auto more_segments = [&](int64_t segments, int lanes) {
-    return segments * stretch < steps && rows * segments < wanted && 2 * segments * lanes <= kMostScanThreads;
-  };
-  int segments = 1, lanes = kWarp;
-  while (more_segments(segments, lanes)) segments *= 2;
-  if (segments <= 2) return {128 / segments, segments, false};
-  while (lanes > kNarrowest && blocks_for(rows, lanes) < multiprocessors) {
-    lanes /= 2;
-    if (more_segments(segments, lanes)) segments *= 2;
+/// Of the layouts whose blocks are all on the GPU at once, the one that is best at: as much to do for every
+/// multiprocessor, rows of whole cache lines, and enough threads that their loads cover the latency of memory. Where
+/// none is any good, blocks share the time of a channel; where there are channels galore, a thread has all of it.
+inline ScanPlan plan_scan(int64_t rows, int64_t steps, int stretch, int multiprocessors, int resident_threads) {
+  constexpr int kNarrowest = 8, kLookBackSegments = 16;
+  const double threads_wanted = 0.6 * resident_threads;
+  ScanPlan best{128, 1, false};
+  double best_score = 0;
+  for (int lanes = 128; lanes >= kNarrowest; lanes /= 2) {
+    const int64_t blocks = blocks_for(rows, lanes), most = blocks_for(blocks, multiprocessors);
+    const double balance = static_cast<double>(blocks) / static_cast<double>(most * multiprocessors);
+    const double width = lanes >= kWarp ? 1 : lanes == kWarp / 2 ? 0.9 : 0.75;
+    for (int segments = 1; segments == 1 || segments * stretch < 2 * steps; segments *= 2) {
+      const int threads = lanes * segments;
+      if (threads > kMostScanThreads || most * threads > resident_threads) break;
+      if (threads < 128) continue;
+      const double supply = static_cast<double>(blocks * threads) / (multiprocessors * threads_wanted);
+      const double score = balance * width * std::min(1.0, supply);
+      if (score > best_score) best_score = score, best = {lanes, segments, false};
+    }
   }
-  const int64_t tiles = blocks_for(steps, kLookBackSegments * stretch);
-  const bool few = 2 * blocks_for(rows, lanes) < multiprocessors;
-  if (few && tiles >= 4) return {kWarp, kLookBackSegments, true};
-  return {lanes, segments, false};
+  constexpr double kPoor = 0.35;
+  if (best_score > 0 && best_score < kPoor && steps >= 4 * kLookBackSegments * stretch)
+    return {kWarp, kLookBackSegments, true};
+  return best;
 }
 
 template <class Step, class T, int kPack>
 void queue_scan(const Launch& launch, Scan<Step, T> scan, Device device) {
   using Summary = typename Step::Summary;
   constexpr int kSteps = Step::kInputs * kPack <= 4 ? 8 : 4;
-  const auto [lanes, segments, look_back] = plan_scan(scan.rows, scan.steps, kSteps, launch.device().multiprocessors);
+  constexpr int kProbe = 128;
+  static const int resident = kProbe * launch.blocks_per_multiprocessor(
+                                           reinterpret_cast<const void*>(scan_kernel<Step, T, kPack, kSteps, false>),
+                                           kProbe, 0);
+  const auto [lanes, segments, look_back] =
+      plan_scan(scan.rows, scan.steps, kSteps, launch.device().multiprocessors, resident);
   const int64_t columns = blocks_for(scan.rows, lanes);
   scan.lanes = lanes;
   scan.segments = segments;
@@ -420,9 +431,9 @@ void queue_scan(const Launch& launch, Scan<Step, T> scan, Device device) {
   scan.look_back = {reinterpret_cast<unsigned*>(flags.data<int32_t>()), flags.data<int32_t>() + 1,
                     reinterpret_cast<Summary*>(summaries.data<float>()), states.data<float>(),
                     static_cast<unsigned>(columns)};
-  const int resident = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel),
-                                                        static_cast<int>(block.x), shared);
-  const int64_t blocks = std::min<int64_t>(places, static_cast<int64_t>(resident) * launch.device().multiprocessors);
+  const int together =
+      launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), static_cast<int>(block.x), shared);
+  const int64_t blocks = std::min<int64_t>(places, int64_t{together} * launch.device().multiprocessors);
   launch.with_shared(kernel, dim3(static_cast<unsigned>(blocks)), block, shared, scan);
 }
 

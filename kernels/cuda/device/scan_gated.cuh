@@ -8,7 +8,8 @@
 // mathematics. A cell says how many parts a packed row has (hidden first), and
 //
 //   GatedInput input(parts)                 the gate and g(hidden)
-//   void spread(logit, parts, gradients)    the gradient of z's logit back to the parts after hidden, each a factor of it
+//   void spread(logit, parts, gradients)    the gradient of z's logit back to the parts after hidden, each a factor of
+//   it
 
 namespace monoid::cuda {
 
