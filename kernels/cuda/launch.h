@@ -49,6 +49,13 @@ class Launch {
   template <class... Parameters, class... Arguments>
   void with_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                    Arguments&&... arguments) const {
+    in_clusters(kernel, 1, grid, block, shared_bytes, static_cast<Arguments&&>(arguments)...);
+  }
+
+  /// The same with so many blocks of adjacent x on the GPU at once, as clusters: compute capability 9.0 and later.
+  template <class... Parameters, class... Arguments>
+  void in_clusters(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, size_t shared_bytes,
+                   Arguments&&... arguments) const {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     constexpr size_t kFree = 48 << 10;
     if (shared_bytes > kFree) allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
@@ -57,6 +64,11 @@ class Launch {
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream_;
+    cudaLaunchAttribute dimension{};
+    dimension.id = cudaLaunchAttributeClusterDimension;
+    dimension.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    config.attrs = &dimension;
+    config.numAttrs = cluster > 1 ? 1 : 0;
     check_call(op_, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
   }
 

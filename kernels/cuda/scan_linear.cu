@@ -1,7 +1,7 @@
 // Linear scans and their adjoint on CUDA; the mathematics are those of kernels/cpu/scan.cpp, the engine is
 // device/scan_engine.cuh. Floor (elements moved per element): 3 forward, 5 backward.
 
-#include "monoid/kernels/cuda/device/scan_engine.cuh"
+#include "monoid/kernels/cuda/scan_run.cuh"
 #include "monoid/kernels/monoid.h"
 
 namespace monoid::cuda {

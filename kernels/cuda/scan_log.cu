@@ -2,8 +2,7 @@
 // device/scan_engine.cuh. Floor (elements moved per element): 3 forward, 6 backward.
 
 #include "monoid/kernels/cuda/device/gates.cuh"
-#include "monoid/kernels/cuda/device/math.cuh"
-#include "monoid/kernels/cuda/device/scan_engine.cuh"
+#include "monoid/kernels/cuda/scan_run.cuh"
 #include "monoid/kernels/monoid.h"
 
 namespace monoid::cuda {
@@ -12,7 +11,7 @@ namespace {
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 struct LogStep {
-  using Summary = LogAffine<float, DeviceMath>;
+  using Summary = LogAffine<float, GateMath>;
   static constexpr int kInputs = 2, kOutputs = 1, kClosing = -1;
   static constexpr float kEmpty = kNothing, kClosed = kNothing;
   static constexpr bool kNeverNegative = false;

@@ -1,7 +1,7 @@
 // minGRU scan and its gradient on CUDA: z = sigmoid(gate). Floor (elements moved per state): 3 forward, 6 backward.
 // An element costs two exponentials and one division; at bf16 that and the time split fill the issue slots.
 
-#include "monoid/kernels/cuda/device/scan_gated.cuh"
+#include "monoid/kernels/cuda/scan_gated.cuh"
 
 namespace monoid::cuda {
 namespace {

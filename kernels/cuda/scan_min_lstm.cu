@@ -1,7 +1,7 @@
 // minLSTM scan and its gradient on CUDA: z = sigmoid(i) / (sigmoid(f) + sigmoid(i)), as in kernels/cpu/scan_gated.cpp.
 // Floor (elements moved per state): 4 forward, 8 backward.
 
-#include "monoid/kernels/cuda/device/scan_gated.cuh"
+#include "monoid/kernels/cuda/scan_gated.cuh"
 
 namespace monoid::cuda {
 namespace {

@@ -259,11 +259,12 @@ TEST_CASE("CUDA scans read strided rows in place, aligned or not", "[cuda][scan]
         for (size_t i = 0; i < stored.in.size(); ++i) viewed.in[i] = inside(stored.in[i]);
         viewed.cotangent = inside(stored.cotangent);
         CAPTURE(name_of(kind), offset, dtype);
+        const double tolerance = dtype == DType::bf16 ? 0x1p-8 : 2e-6;  // both sides are rounded
         const Tensors dense = forward(kind, here), strided = forward(kind, viewed, Direction::forward, offset % 2);
-        for (size_t i = 0; i < dense.size(); ++i) check_near(strided[i], on_cpu(dense[i]), 2e-6);
+        for (size_t i = 0; i < dense.size(); ++i) check_near(strided[i], on_cpu(dense[i]), tolerance);
         const Tensors gradients = backward(kind, here, dense[0]),
                       others = backward(kind, viewed, dense[0], Direction::forward, offset % 2);
-        for (size_t i = 0; i < gradients.size(); ++i) check_near(others[i], on_cpu(gradients[i]), 2e-6);
+        for (size_t i = 0; i < gradients.size(); ++i) check_near(others[i], on_cpu(gradients[i]), tolerance);
       }
     }
   }
@@ -289,7 +290,7 @@ TEST_CASE("However CUDA scans share their time, they agree", "[cuda][scan]") {
   if (!cuda_or_skip()) return;
   // Enough equal rows are walked whole, fewer have their time split over a block, a single one over blocks.
   Generator generator(6);
-  constexpr int64_t kTime = 1100, kChannel = 32;
+  constexpr int64_t kTime = 300, kChannel = 32;
   for (const Kind kind : kKinds) {
     const Operands one = draw(kind, {1, kTime, kChannel}, generator).on(kCuda);
     const auto of = [&](int64_t batch) {
@@ -300,7 +301,7 @@ TEST_CASE("However CUDA scans share their time, they agree", "[cuda][scan]") {
       Tensors results = forward(kind, rows);
       for (const Tensor& gradient : backward(kind, rows, results[0])) results.push_back(gradient);
       for (Tensor& x : results)
-        x = on_cpu(x.as_strided(x.shape().with(0, 1), x.strides(), x.offset() + (batch - 1) * x.strides()[0]).clone());
+        x = on_cpu(x.as_strided(x.shape().with(0, 1), x.strides(), x.offset() + (batch - 1) * x.strides()[0]));
       return results;
     };
     const Tensors across = of(1), inside = of(200), whole = of(3300);

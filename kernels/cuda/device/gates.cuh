@@ -16,6 +16,19 @@ __device__ __forceinline__ float reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
+
+/// The functions behind LogAffine.
+struct GateMath {
+  __device__ static float exp(float x) { return exp2_approximate(x * 1.44269504f); }
+  /// For x in [0, 1], to 3 ulp: 2 atanh(s) with s = x / (2 + x), an odd polynomial. Small results keep their digits:
+  /// slow recurrences add up thousands of them.
+  __device__ static float log1p(float x) {
+    const float s = x * reciprocal(2 + x), w = s * s;
+    const float tail = fmaf(fmaf(0.281577784f, w, 0.279651578f), w, 0.400245952f);
+    return s * fmaf(fmaf(tail, w, 0.666663216f), w, 2.f);
+  }
+};
+
 /// exp(-x).
 __device__ __forceinline__ float exp_of_minus(float x) { return exp2_approximate(x * -1.44269504f); }
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "monoid/kernels/cuda/device/gates.cuh"
-#include "monoid/kernels/cuda/device/scan_engine.cuh"
+#include "monoid/kernels/cuda/scan_run.cuh"
 #include "monoid/kernels/monoid.h"
 
 // h_t = h_{t-1} + z_t (g(x_t) - h_{t-1}) from a packed projection, and its adjoint; kernels/cpu/scan_gated.cpp has the
