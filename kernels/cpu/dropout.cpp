@@ -26,7 +26,8 @@ inline void random_words(uint64_t seed, uint64_t counter, int64_t count, uint32_
 
 }  // namespace
 
-void dropout(const Tensor& x, double probability, uint64_t seed, uint64_t first, Tensor& y) {
+void dropout(const Tensor& x, double probability, uint64_t seed, uint64_t first, const Tensor& base, Tensor& y) {
+  if (base.defined()) first += static_cast<uint64_t>(*base.data<int64_t>());
   dispatch_real("dropout", x.dtype(), [&]<class T>() {
     const BlockReader<T> from(x, y.shape());
     T* const to = y.data<T>();

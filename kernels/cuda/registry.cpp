@@ -2,7 +2,9 @@
 
 #include "monoid/core/copy.h"
 #include "monoid/kernels/cuda/runtime.h"
+#include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
+#include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/optim.h"
 #include "monoid/kernels/scan.h"
@@ -39,6 +41,13 @@ void bind_cuda_kernels() {
   kernels::min_gru_scan_gradient.bind(on_cuda, cuda::min_gru_scan_gradient);
   kernels::min_lstm_scan.bind(on_cuda, cuda::min_lstm_scan);
   kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
+
+  // indexing (gather, embedding)
+  kernels::embedding.bind(on_cuda, cuda::embedding);
+  kernels::embedding_gradient.bind(on_cuda, cuda::embedding_gradient);
+
+  // dropout
+  kernels::dropout.bind(on_cuda, cuda::dropout);
 
   // optim
   kernels::adamw.bind(on_cuda, cuda::adamw);
