@@ -169,17 +169,18 @@ int slices_of(const cublasLtMatmulAlgo_t& algorithm) {
   return slices;
 }
 
-// The first algorithm that cuBLASLt thinks of, or the fastest of those that give the same bits: on tensor cores all
-// that cut k as the first one does, whatever their tiles. So neither tuning nor its noise changes a result, and a
-// product that is first met while a graph is captured, when nothing can be timed, does without. f32 has nothing to
-// gain.
+// The first algorithm that cuBLASLt thinks of, or the fastest of those that give the same bits: for bf16 on the grid of
+// the tensor cores all that cut k as the first one does, whatever their tiles. So neither tuning nor its noise changes
+// a result, and a product that is first met while a graph is captured, when nothing can be timed, does without. f32 has
+// nothing to gain.
 Plan make_plan(const Launch& launch, const BlasProblem& problem, const BlasOperands& on, uint32_t alignment) {
   Plan plan = describe(problem);
   plan.aim(on);
   const auto found = candidates(launch.index(), plan, alignment);
   if (found.empty()) return plan;
   const auto* chosen = &found.front();
-  if (problem.input == DType::bf16 && tuning_allowed() && !Graph::capturing() && on.addend != on.c) {
+  const bool same_bits = problem.input == DType::bf16 && alignment == kWidest;
+  if (same_bits && tuning_allowed() && !Graph::capturing() && on.addend != on.c) {
     double best = 1e30;
     for (const auto& candidate : found) {
       if (slices_of(candidate.algo) != slices_of(found.front().algo)) continue;
@@ -193,10 +194,13 @@ Plan make_plan(const Launch& launch, const BlasProblem& problem, const BlasOpera
   return plan;
 }
 
-uint32_t alignment_of(const BlasOperands& on) {
+// The largest power of two, up to kWidest bytes, on whose grid every line of every operand starts.
+uint32_t alignment_of(const BlasProblem& p, const BlasOperands& on) {
   uintptr_t bits = kWidest;
   for (const void* address : {on.a, on.b, on.bias, on.addend, static_cast<const void*>(on.c)})
     bits |= reinterpret_cast<uintptr_t>(address);
+  for (const BlasLayout& x : {p.a, p.b}) bits |= static_cast<uintptr_t>(x.leading | x.step) * size_of(p.input);
+  bits |= static_cast<uintptr_t>(p.c.leading | p.c.step) * size_of(p.output);
   return static_cast<uint32_t>(bits & (~bits + 1));
 }
 
@@ -206,7 +210,7 @@ bool blas_product(const Launch& launch, const BlasProblem& problem, const BlasOp
   using Key = std::tuple<BlasProblem, int, uint32_t, bool>;
   static std::mutex mutex;  // a plan's description is changed below
   static auto& plans = *new std::map<Key, Plan>;
-  const uint32_t alignment = alignment_of(operands);
+  const uint32_t alignment = alignment_of(problem, operands);
   const std::lock_guard lock(mutex);
   const Key key{problem, launch.index(), alignment, operands.addend == operands.c};
   auto place = plans.find(key);

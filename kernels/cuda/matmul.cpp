@@ -24,7 +24,7 @@ BlasLayout layout_of(const Matrix<T>& x, int64_t step) {
 }
 
 template <class T>
-BlasProblem problem_of(const Product<T>& p, DType output, const BatchAxis& batch) {
+BlasProblem problem_of(const Product<T>& p, DType output, const BatchAxis& batch, const BlasOperands& on) {
   BlasProblem problem;
   problem.input = dtype_of<T>;
   problem.output = output;
@@ -36,6 +36,8 @@ BlasProblem problem_of(const Product<T>& p, DType output, const BatchAxis& batch
   problem.a = layout_of(p.a, batch.a);
   problem.b = layout_of(p.b, batch.b);
   problem.c = layout_of(p.c, batch.c);
+  problem.adds_bias = on.bias != nullptr;
+  problem.adds_addend = on.addend != nullptr;
   return problem;
 }
 
@@ -61,9 +63,10 @@ BatchAxis take_batch(BatchAxes& axes) {
   return batch;
 }
 
-// Runs a folded product into `output`, which is laid out as p.c and of the dtype of bias.
+// Runs a folded product into `output`, which is laid out as p.c and of the dtype of bias; `on_top` of what it holds, or
+// of the addend.
 template <class T>
-void run(const Launch& launch, Product<T> p, const Tensor& bias, Tensor& output) {
+void run(const Launch& launch, Product<T> p, const Tensor& bias, Tensor& output, bool on_top) {
   if (!has_rows(p.c)) p.transpose();
   const BatchAxis batch = take_batch(p.moving);
   const auto element = static_cast<int64_t>(size_of(output.dtype()));
@@ -78,22 +81,30 @@ void run(const Launch& launch, Product<T> p, const Tensor& bias, Tensor& output)
         BlasOperands on{};
         on.a = p.a.data + outer.a + first * batch.a + at.a;
         on.b = p.b.data + outer.b + first * batch.b + at.b;
+        on.bias = bias.defined() && sum == 0 ? bias.raw() : nullptr;
         on.c = static_cast<char*>(output.raw()) + c_offset * element;
         on.addend = p.addend ? p.addend + c_offset : nullptr;
-        BlasProblem problem = problem_of(p, output.dtype(), part);
-        if (sum > 0) {
-          on.addend = on.c;
-        } else if (bias.defined()) {
-          on.bias = bias.raw();
-          problem.adds_bias = true;
-        }
-        problem.adds_addend = on.addend != nullptr;
-        check(blas_product(launch, problem, on), "matmul: cuBLASLt has no algorithm for [", part.extent, ", ", p.m(),
-              ", ", p.k(), "] x [", part.extent, ", ", p.k(), ", ", p.n(), "] of ", dtype_of<T>,
-              "; contiguous() operands may have one");
+        if (on_top || sum > 0) on.addend = on.c;
+        check(blas_product(launch, problem_of(p, output.dtype(), part, on), on),
+              "matmul: cuBLASLt has no algorithm for [", part.extent, ", ", p.m(), ", ", p.k(), "] x [", part.extent,
+              ", ", p.k(), ", ", p.n(), "] of ", dtype_of<T>, "; contiguous() operands may have one");
       }
     }
   }
+}
+
+// Whether everything lies on the 16-byte grid of the fast kernels. The others round the product before they add to it,
+// or do not exist.
+template <class T>
+bool on_grid(const Product<T>& p) {
+  const auto fits = [](const auto& x) {
+    const BlasLayout layout = layout_of(x, 0);
+    return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && layout.leading * sizeof(T) % 16 == 0;
+  };
+  for (const BatchAxis& axis : p.moving) {
+    if ((axis.a | axis.b | axis.c) * static_cast<int64_t>(sizeof(T)) % 16 != 0) return false;
+  }
+  return fits(p.a) && fits(p.b) && fits(p.c) && reinterpret_cast<uintptr_t>(p.addend) % 16 == 0;
 }
 
 // A linear of a few rows: b by columns, everything in one matrix.
@@ -117,14 +128,21 @@ void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& 
     p.fold();
     Tensor zeros;
     if (p.k() == 0 || p.summed.count() == 0) zeros = without_terms(p, c.device());
-    const bool sums_in_f32 = !p.summed.empty() && dtype_of<T> != DType::f32;
-    Tensor output = sums_in_f32 ? Tensor::empty(c.shape(), DType::f32, c.device()) : c;
-    Tensor start = bias;
-    if (bias.defined() && !bias.is_contiguous()) start = bias.clone();
-    if (!sums_in_f32 && run_thin(launch, p, start)) return;
-    if (bias.defined() && sums_in_f32) start = start.to(DType::f32);
-    run(launch, p, start, output);
-    if (sums_in_f32) c.copy_from(output);
+    Tensor start = bias.defined() && !bias.is_contiguous() ? bias.clone() : bias;
+    if (run_thin(launch, p, start)) return;
+    const bool adds = bias.defined() || addend.defined(), sums = !p.summed.empty();
+    if (dtype_of<T> == DType::f32 || (!sums && (!adds || on_grid(p)))) return run(launch, p, start, c, false);
+    // What would be put together from several roundings to bf16 is put together in f32; off the grid all of it.
+    const auto widened = [](const Tensor& x) { return x.defined() ? x.to(DType::f32) : x; };
+    Tensor total = Tensor::empty(c.shape(), DType::f32, c.device());
+    if (on_grid(p)) {
+      if (addend.defined()) total.copy_from(addend);
+      p.addend = nullptr;
+      run(launch, p, widened(start), total, addend.defined());
+    } else {
+      matmul(widened(a), widened(b), widened(bias), widened(addend), total);
+    }
+    c.copy_from(total);
   });
 }
 

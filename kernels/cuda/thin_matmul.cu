@@ -14,12 +14,14 @@
 namespace monoid::cuda {
 namespace {
 
-constexpr int kWarps = 8, kThreads = kWarps * kWarp;
+template <class T>
+inline constexpr int kTile = sizeof(T) == 2 ? 16 : 8;  // columns of a block
+constexpr int kChunk = 64;                             // of k that a warp reads at a time
 
-/// Sixteen bytes that are read once: past L1, which x keeps to itself.
+// Sixteen bytes that are read once: past L1, which x keeps to itself, and with their neighbours into L2.
 __device__ __forceinline__ uint4 stream(const void* from) {
   uint4 v;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(from));
   return v;
@@ -33,10 +35,10 @@ __device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-/// The sums of one warp over its share of k, into part[row][column of the tile].
-template <int kRows, int kStep>
+// The sums of one warp over its share of k, into part[row][column of the tile].
+template <int kRows, int kStep, int kWarps>
 __device__ __forceinline__ void warp_sums(const ThinProduct<bfloat16>& p, int64_t first_column, float* part) {
-  constexpr int kTiles = kRows / 8, kUnroll = 2, kDepth = 32;  // k of one 16-byte load of four lanes
+  constexpr int kTiles = kRows / 8, kUnroll = kChunk / 32, kDepth = 32;  // k of one load of four lanes
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int group = lane / 4, place = lane % 4 * 8, k = static_cast<int>(p.k);
   const int64_t last_row = p.m - 1, last_column = p.n - 1;
@@ -74,7 +76,7 @@ __device__ __forceinline__ void warp_sums(const ThinProduct<bfloat16>& p, int64_
   }
 }
 
-template <int kRows, int kStep>
+template <int kRows, int kStep, int kWarps>
 __device__ __forceinline__ void warp_sums(const ThinProduct<float>& p, int64_t first_column, float* part) {
   constexpr int kColumns = 2, kGroups = 4, kLanes = kWarp / kGroups, kDepth = kLanes * 4;  // columns of a lane
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -115,17 +117,14 @@ __device__ __forceinline__ void warp_sums(const ThinProduct<float>& p, int64_t f
   }
 }
 
-template <class T>
-inline constexpr int kTile = sizeof(T) == 2 ? 16 : 8;  // columns of a block
-
-template <class T, int kRows>
-__global__ void __launch_bounds__(kThreads) thin_matmul(ThinProduct<T> p) {
+template <class T, int kRows, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarp) thin_matmul(ThinProduct<T> p) {
   constexpr int kStep = kTile<T> + 4;  // keeps the stores of a warp in different banks
   __shared__ float parts[kWarps][kRows * kStep];
   const int64_t first_column = static_cast<int64_t>(blockIdx.x) * kTile<T>;
-  warp_sums<kRows, kStep>(p, first_column, parts[threadIdx.x / kWarp]);
+  warp_sums<kRows, kStep, kWarps>(p, first_column, parts[threadIdx.x / kWarp]);
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kTile<T>; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kTile<T>; i += kWarps * kWarp) {
     const int row = i / kTile<T>;
     const int64_t column = first_column + i % kTile<T>;
     if (row >= p.m || column >= p.n) continue;
@@ -138,13 +137,17 @@ __global__ void __launch_bounds__(kThreads) thin_matmul(ThinProduct<T> p) {
   }
 }
 
-template <class T>
-auto kernel_for(int64_t rows) {
-  if constexpr (sizeof(T) == 2) return rows <= 8 ? thin_matmul<T, 8> : thin_matmul<T, 16>;
-  if constexpr (sizeof(T) == 4) {
-    if (rows <= 4) return rows == 1 ? thin_matmul<T, 1> : thin_matmul<T, 4>;
-    return rows <= 8 ? thin_matmul<T, 8> : thin_matmul<T, 16>;
+template <class T, int kRows>
+void launch_rows(const Launch& launch, const ThinProduct<T>& p) {
+  // More warps a block shorten the walk along k, as long as all blocks still fit on the GPU at once.
+  const int64_t blocks = blocks_for(p.n, kTile<T>), chunks = blocks_for(p.k, kChunk);
+  const int64_t room = launch.device().multiprocessors * (sizeof(T) == 2 ? 32 : 16);  // by registers
+  const auto worth = [&](int64_t warps) { return chunks > warps / 2 && blocks * warps <= room; };
+  const auto run = [&](auto kernel, int warps) { launch(kernel, static_cast<unsigned>(blocks), warps * kWarp, p); };
+  if constexpr (sizeof(T) == 2) {  // f32 has no registers for so many
+    if (worth(32)) return run(thin_matmul<T, kRows, 32>, 32);
   }
+  worth(16) ? run(thin_matmul<T, kRows, 16>, 16) : run(thin_matmul<T, kRows, 8>, 8);
 }
 
 }  // namespace
@@ -154,7 +157,11 @@ bool thin_product(const Launch& launch, const ThinProduct<T>& p) {
   constexpr int64_t kMostRows = 16, kMostColumns = 1 << 30;
   const bool aligned = aligned_for<kWide<T>>(p.x, p.x_step) && aligned_for<kWide<T>>(p.w, p.w_step);
   if (p.m > kMostRows || p.n > kMostColumns || p.k > kMostColumns || p.k % kWide<T> != 0 || !aligned) return false;
-  launch(kernel_for<T>(p.m), static_cast<unsigned>(blocks_for(p.n, kTile<T>)), kThreads, p);
+  if (sizeof(T) == 4 && p.m <= 4) {
+    if constexpr (sizeof(T) == 4) p.m == 1 ? launch_rows<T, 1>(launch, p) : launch_rows<T, 4>(launch, p);
+  } else {
+    p.m <= 8 ? launch_rows<T, 8>(launch, p) : launch_rows<T, 16>(launch, p);
+  }
   return true;
 }
 

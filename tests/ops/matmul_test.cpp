@@ -130,6 +130,13 @@ TEST_CASE("a residual is added to linear: the same as a sum afterwards, thin, sl
     check_close_in_norm(linear(x, weight, {}, residual), linear(x, weight) + residual, 1e-6);
     check_identical(linear(x, weight, bias, columns), linear(x, weight, bias, residual));
   }
+  // Summed over a batch with gaps, the addend counts once.
+  const Tensor a = normal({5, 12, 9}, 6), b = normal({5, 9, 7}, 7), addend = normal({1, 10, 7}, 8);
+  const Tensor part = a.as_strided({5, 10, 9}, {108, 9, 1}, 0);
+  Tensor sum = Tensor::empty({1, 10, 7}), with = Tensor::empty({1, 10, 7});
+  kernels::matmul(part, b, {}, {}, sum);
+  kernels::matmul(part, b, {}, addend, with);
+  check_close_in_norm(with, sum + addend, 1e-6);
   const Tensor batched = normal({3, 4, 6}, 5);
   check_close_in_norm(linear(batched, normal({6, 6}, 6), {}, batched), linear(batched, normal({6, 6}, 6)) + batched,
                       1e-6);
