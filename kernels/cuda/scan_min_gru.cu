@@ -13,7 +13,7 @@ struct MinGru {
     const auto& [x, k] = parts;
     const float e = exp_of_minus(fabsf(k)), q = exp_of_negative_part(x);
     const float shared = reciprocal((1 + e) * (1 + q));
-    return {SignedGate::of(e * (shared * (1 + q)), k > 0), x >= 0 ? x + 0.5f : q * (shared * (1 + e))};
+    return {SignedGate::of(e * (shared * (1 + q)), k), g_of(x, q * (shared * (1 + e)))};
   }
   __device__ static void spread(float logit, const float (&)[2], float (&factors)[1]) { factors[0] = logit; }
 };

@@ -9,17 +9,14 @@ namespace {
 struct MinLstm {
   static constexpr int kParts = 3;
 
-  // An infinite gate would meet itself as inf - inf; this large a number behaves the same.
-  __device__ static float bounded(float x) { return x < -1e30f ? -1e30f : x; }
-
   __device__ static GatedInput input(const float (&parts)[3]) {
-    const float x = parts[0], f = bounded(parts[1]), i = bounded(parts[2]);
-    const float larger = f < i ? -f : -i, scale = larger > 0 ? larger : 0;
+    // An infinite gate would meet itself as inf - inf; this large a number behaves the same.
+    const float x = parts[0], f = at_least(parts[1], -1e30f), i = at_least(parts[2], -1e30f);
+    const float scale = fmaxf(-fminf(f, i), 0);
     const float one = exp_of_minus(scale), q = exp_of_negative_part(x);
     const float take = one + exp_of_minus(f + scale), keep = one + exp_of_minus(i + scale);
     const float shared = reciprocal((take + keep) * (1 + q));
-    return {SignedGate::of((take > keep ? keep : take) * (shared * (1 + q)), take > keep),
-            x >= 0 ? x + 0.5f : q * (shared * (take + keep))};
+    return {SignedGate::of(fminf(take, keep) * (shared * (1 + q)), take - keep), g_of(x, q * (shared * (take + keep)))};
   }
   __device__ static void spread(float logit, const float (&parts)[3], float (&factors)[2]) {
     factors[0] = -logit * sigmoid_of_minus(parts[1]);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 
 #include "monoid/kernels/cuda/device/reduce.cuh"
@@ -19,8 +20,10 @@ Rows<T> rows_of(Of& tensor, Direction direction, int64_t first = 0, int64_t chan
   if (!tensor.defined()) return {};
   const bool forward = direction == Direction::forward;
   const int64_t stride = tensor.strides()[1], start = forward ? first : tensor.size(1) - 1 - first;
+  check(stride < (int64_t{1} << 31), "scan: steps lie ", stride, " elements apart, wanted less than 2^31; call ",
+        "contiguous() on it");
   return {tensor.template data<std::remove_const_t<T>>() + start * stride + channel, tensor.strides()[0],
-          forward ? stride : -stride};
+          static_cast<int>(forward ? stride : -stride)};
 }
 
 /// Rows of a [batch, channel] tensor.
@@ -36,62 +39,82 @@ constexpr Direction opposite(Direction direction) {
 
 /// How a scan is laid over the GPU.
 struct ScanPlan {
+  TimeSplit split;
   int lanes, segments;
-  bool spread;
+};
+
+/// What a kernel of each TimeSplit is launched with.
+template <class Step, class T>
+struct ScanKernel {
+  void (*kernel)(Scan<Step, T>);
+  int steps;             // of a stretch
+  int resident_threads;  // that one multiprocessor holds
 };
 
 /// Of the layouts whose blocks are all on the GPU at once, the one that is best at: as much to do for every
-/// multiprocessor, rows of whole cache lines, and enough threads that their loads cover the latency of memory. Where
-/// the channels are more than that, a thread has one for all of time.
-inline ScanPlan plan_scan(int64_t rows, int64_t steps, int stretch, const DeviceLimits& device, int resident_threads) {
-  constexpr int kNarrowest = 8;
+/// multiprocessor, two blocks each, so that one computes while the other waits, rows of whole cache lines, and enough
+/// threads that their loads cover the latency of memory. A relay needs two chains a multiprocessor to keep up; folds
+/// cost arithmetic, and between blocks the barrier of a cluster. Where the channels are more than all of these, a
+/// thread has one for all of time.
+template <class Kernels>
+ScanPlan plan_scan(int64_t rows, int64_t steps, const Kernels& kernels, const DeviceLimits& device) {
+  constexpr int kNarrowest = 8, kFewestThreads = 128, kLongestRelay = 8;
+  constexpr double kCost[] = {1, 0.85, 0.5};
   const int64_t multiprocessors = device.multiprocessors;
-  const double threads_wanted = 0.6 * resident_threads * static_cast<double>(multiprocessors);
-  ScanPlan best{128, 1, false};
+  ScanPlan best{TimeSplit::relay, 128, 1};
   double best_score = 0;
-  const auto consider = [&](int lanes, int segments, bool spread) {
-    const int64_t span = spread ? kSpan : 1, threads = lanes * segments;
+  const auto consider = [&](TimeSplit split, int lanes, int segments) {
+    const bool relay = split == TimeSplit::relay, spread = split == TimeSplit::spread;
+    const auto& kernel = kernels[static_cast<size_t>(split)];
+    const int64_t span = spread ? kSpan : 1, threads = lanes * segments, tile = segments * span * kernel.steps;
     const int64_t blocks = blocks_for(rows, lanes) * span, most = blocks_for(blocks, multiprocessors);
-    const bool useful = segments * span == 1 || segments * span * stretch < 2 * steps;
-    if (threads < 128 || threads > kMostScanThreads || most * threads > resident_threads || !useful) return;
-    const double balance = static_cast<double>(blocks) / static_cast<double>(most * multiprocessors);
-    const double supply = std::min(1.0, static_cast<double>(blocks * threads) / threads_wanted);
-    const double width = lanes >= kWarp ? 1 : lanes == kWarp / 2 ? 0.9 : 0.75;
-    const double score = balance * supply * width * (spread ? 0.8 : 1);
-    if (score > best_score) best_score = score, best = {lanes, segments, spread};
+    if (threads < kFewestThreads || threads > most_scan_threads(split) || most * threads > kernel.resident_threads)
+      return;
+    if (relay ? lanes < kWarp || segments > kLongestRelay : segments < 2) return;
+    if (segments * span > 1 && (spread ? 2 * tile > steps : tile >= 2 * steps)) return;
+    const double filled = static_cast<double>(multiprocessors);
+    const double balance = static_cast<double>(blocks) / (static_cast<double>(most) * filled);
+    const double supply = static_cast<double>(blocks * threads) / (0.6 * kernel.resident_threads * filled);
+    const double chains = relay ? static_cast<double>(rows) / (2 * kWarp * filled) : 1;
+    const double width = lanes >= kWarp ? 1 : lanes == kWarp / 2 ? 0.92 : 0.75;
+    const double score = balance * std::min(1.0, supply) * std::min(1.0, chains) * width * (most > 1 ? 1 : 0.9) *
+                         kCost[static_cast<size_t>(split)];
+    if (score > best_score) best_score = score, best = {split, lanes, segments};
   };
   for (int lanes = 128; lanes >= kNarrowest; lanes /= 2) {
-    for (int segments = 1; segments <= kMostScanThreads / lanes; segments *= 2) {
-      consider(lanes, segments, false);
-      if (segments > 1 && device.major >= 9) consider(lanes, segments, true);
+    for (int segments = 1; lanes * segments <= most_scan_threads(TimeSplit::relay); segments *= 2) {
+      consider(TimeSplit::relay, lanes, segments);
+      consider(TimeSplit::fold, lanes, segments);
+      if (device.major >= 9) consider(TimeSplit::spread, lanes, segments);
     }
   }
   return best;
 }
 
-template <class Step, class T, int kPack, int kSteps, bool kSpread>
-void queue_kernel(const Launch& launch, const Scan<Step, T>& scan) {
-  const int span = kSpread ? kSpan : 1;
-  const int64_t slots = scan.segments == 1 ? 0 : (scan.segments | 1) + (kSpread ? 2 : 0);
-  launch.in_clusters(scan_kernel<Step, T, kPack, kSteps, kSpread>, span,
-                     static_cast<unsigned>(blocks_for(scan.rows, scan.lanes) * span),
-                     static_cast<unsigned>(scan.lanes * scan.segments),
-                     sizeof(typename Step::Summary) * static_cast<size_t>(kPack * scan.lanes * slots), scan);
-}
-
 template <class Step, class T, int kPack>
 void queue_scan(const Launch& launch, Scan<Step, T> scan) {
-  constexpr int kSteps = Step::kInputs * kPack <= 4 ? 8 : 4, kProbe = 128;
-  static const int resident =
-      kProbe * launch.blocks_per_multiprocessor(
-                   reinterpret_cast<const void*>(scan_kernel<Step, T, kPack, kSteps, false>), kProbe, 0);
-  const auto [lanes, segments, spread] = plan_scan(scan.rows, scan.steps, kSteps, launch.device(), resident);
+  using Kernel = ScanKernel<Step, T>;
+  static const auto kernels = [&] {
+    const auto of = [&](void (*kernel)(Scan<Step, T>), TimeSplit split) {
+      constexpr int kProbe = 128;
+      const int blocks = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kProbe, 0);
+      return Kernel{kernel, stretch_steps<Step, kPack>(split),
+                    split == TimeSplit::spread ? 2 * kProbe : blocks * kProbe};
+    };
+    return std::array<Kernel, 3>{of(relay_kernel<Step, T, kPack>, TimeSplit::relay),
+                                 of(fold_kernel<Step, T, kPack, TimeSplit::fold>, TimeSplit::fold),
+                                 of(fold_kernel<Step, T, kPack, TimeSplit::spread>, TimeSplit::spread)};
+  }();
+  const auto [split, lanes, segments] = plan_scan(scan.rows, scan.steps, kernels, launch.device());
+  const auto [kernel, steps, resident] = kernels[static_cast<size_t>(split)];
+  const int span = split == TimeSplit::spread ? kSpan : 1;
   scan.lanes = lanes;
   scan.segments = segments;
-  const int64_t round = int64_t{kSteps} * segments * (spread ? kSpan : 1);
-  scan.rounds = static_cast<int>(std::max<int64_t>(1, blocks_for(scan.steps, round)));
-  spread ? queue_kernel<Step, T, kPack, kSteps, true>(launch, scan)
-         : queue_kernel<Step, T, kPack, kSteps, false>(launch, scan);
+  scan.rounds = static_cast<int>(std::max<int64_t>(1, blocks_for(scan.steps, int64_t{segments} * span * steps)));
+  const int summaries = (segments | 1) + (split == TimeSplit::spread ? 2 * kSpan : 0);
+  const size_t values = split == TimeSplit::relay ? 1 : sizeof(typename Step::Summary) / sizeof(float) * summaries;
+  launch.in_clusters(kernel, span, static_cast<unsigned>(blocks_for(scan.rows, lanes) * span),
+                     static_cast<unsigned>(lanes * segments), sizeof(float) * kPack * lanes * values, scan);
 }
 
 /// Runs a whole scan: `scan` has its rows, `states` the extents. `initial` and `final` may be undefined.

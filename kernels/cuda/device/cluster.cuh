@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// Blocks of one cluster: they run at the same time, wait for each other and read each other's shared memory. Compute
+// Blocks of one cluster: they run at the same time, wait for each other and write each other's shared memory. Compute
 // capability 9.0 and later; on others no cluster is ever launched.
 
 namespace monoid::cuda {
@@ -16,17 +16,15 @@ __device__ __forceinline__ void cluster_barrier() {
 #endif
 }
 
-/// What lies at `own`, an address in this block's shared memory, in that of the block of another rank.
-__device__ __forceinline__ float read_peer(const float* own, int rank) {
-  float value = 0;
+/// Writes to the shared memory of the block of another rank, where `own` lies in this block's.
+__device__ __forceinline__ void write_peer(float* own, int rank, float value) {
 #if __CUDA_ARCH__ >= 900
   uint32_t address;
   asm("mapa.shared::cluster.u32 %0, %1, %2;"
       : "=r"(address)
       : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(own))), "r"(rank));
-  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 #endif
-  return value;
 }
 
 }  // namespace monoid::cuda

@@ -32,11 +32,18 @@ struct GateMath {
 /// exp(-x).
 __device__ __forceinline__ float exp_of_minus(float x) { return exp2_approximate(x * -1.44269504f); }
 
+/// The larger of x and a bound, NaN where x is.
+__device__ __forceinline__ float at_least(float x, float bound) {
+  float result;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(x), "f"(bound));
+  return result;
+}
 /// exp(min(x, 0)), NaN where x is.
-__device__ __forceinline__ float exp_of_negative_part(float x) {
-  float part;
-  asm("min.NaN.f32 %0, %1, 0f00000000;" : "=f"(part) : "f"(x));
-  return exp2_approximate(part * 1.44269504f);
+__device__ __forceinline__ float exp_of_negative_part(float x) { return exp_of_minus(at_least(-x, 0)); }
+
+/// g(x) = x + 0.5 for x >= 0, sigmoid(x) below, from the sigmoid of min(x, 0).
+__device__ __forceinline__ float g_of(float x, float sigmoid_of_negative_part) {
+  return fmaxf(x, 0) + sigmoid_of_negative_part;
 }
 
 __device__ __forceinline__ float sigmoid_of_minus(float x) {
@@ -48,7 +55,10 @@ __device__ __forceinline__ float sigmoid_of_minus(float x) {
 struct SignedGate {
   float minor;
 
-  __device__ static SignedGate of(float magnitude, bool leans) { return {leans ? -magnitude : magnitude}; }
+  /// From the logit of z, or any number of its sign.
+  __device__ static SignedGate of(float magnitude, float logit) {
+    return {__int_as_float(__float_as_int(magnitude) | (~__float_as_int(logit) & 0x80000000))};
+  }
   __device__ bool leans() const { return __float_as_int(minor) < 0; }
   __device__ float magnitude() const { return fabsf(minor); }
 

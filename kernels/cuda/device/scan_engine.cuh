@@ -11,16 +11,20 @@
 // One engine for every first-order scan, the same idea as kernels/cpu/scan_rows.h. A block owns `lanes` packs of
 // adjacent channels and meets time tile by tile; a tile is `segments` stretches of kSteps steps, one stretch a thread:
 //
-//   load       the inputs of a stretch into registers, a tile ahead of their use: these bytes in flight are the speed
-//   element    what each step does, computed once
-//   summarise  the stretch becomes one element of the step's monoid
-//   fold       the block's first threads take the state across the stretches, in order: what enters each of them
-//   replay     each stretch from the state that enters it; outputs are stored
+//   load      the inputs of a stretch into registers, a tile ahead of their use: these bytes in flight are the speed
+//   prepare   what each step does, an element: all that can be known before the state
+//   replay    the stretch from the state that enters it; outputs are stored
 //
-// With one segment nothing is summarised: a thread walks its channels through all of time, and steps taken one at a
-// time give the same bits. With several, the state crosses from tile to tile in a register. Where there are too few
-// channels to fill the GPU, the blocks of a cluster take a tile each of the same channels (`kSpread`): each reads the
-// summaries of all and takes the state across them, in order. No layout depends on chance, so neither do the bits.
+// How the state crosses from stretch to stretch depends on how many channels there are to share the GPU:
+//
+//   relay     many: it is handed from segment to segment, while others load and prepare; the same bits as one step at
+//             a time. One segment is the plain walk of a thread along its channels.
+//   fold      few: a stretch becomes one element of the step's monoid, its summary, and a thread a channel folds the
+//             state through these, in order, so that all can replay at once
+//   spread    fewer still: the blocks of a cluster take a tile each of the same channels, and fold through the
+//             summaries of tiles first
+//
+// The layout follows from shapes alone, so results have the same bits every time.
 //
 // A step is a struct of static functions of one channel, in f32:
 //   Summary                        the monoid that composes its elements (kernels/monoid.h)
@@ -34,14 +38,16 @@
 
 namespace monoid::cuda {
 
-inline constexpr int kMostScanThreads = 512;
-inline constexpr int kSpan = 8;  // blocks that share the time of their channels, where they do
+enum class TimeSplit { relay, fold, spread };
+
+inline constexpr int kSpan = 8;  // blocks that share the time of their channels, in `spread`
 
 /// Rows of channels by batch and step; no base: not there.
 template <class T>
 struct Rows {
   T* base = nullptr;
-  int64_t batch_step = 0, time_step = 0;
+  int64_t batch_step = 0;
+  int time_step = 0;
 };
 
 template <class Step, class T>
@@ -56,10 +62,20 @@ struct Scan {
   FaultRecord* faults = nullptr;
 };
 
-/// Which channels a thread works on.
+/// Which channels a thread works on, and its place in the block.
 struct Lane {
   int batch, channel;
   bool active;
+  int own, segment;
+
+  template <class Step, class T>
+  __device__ Lane(const Scan<Step, T>& scan, unsigned block, int pack)
+      : own(static_cast<int>(threadIdx.x) & (scan.lanes - 1)), segment(static_cast<int>(threadIdx.x) / scan.lanes) {
+    const unsigned row = block * static_cast<unsigned>(scan.lanes) + static_cast<unsigned>(own);
+    batch = static_cast<int>(row / scan.packs);
+    channel = static_cast<int>(row % scan.packs) * pack;
+    active = row < scan.rows;
+  }
 };
 
 /// kPack adjacent channels as memory holds them. One word: taken apart into elements, a load would be waited for where
@@ -102,7 +118,7 @@ struct Stretch {
 
   template <class Row>
   __device__ static Row* address(const Rows<Row>& rows, const Lane& lane, int step) {
-    return rows.base + (lane.batch * rows.batch_step + step * rows.time_step + lane.channel);
+    return rows.base + (lane.batch * rows.batch_step + static_cast<int64_t>(step) * rows.time_step + lane.channel);
   }
   /// Whether all steps are there, and another one after them: no step needs a look then.
   __device__ static bool is_inner(const Scan<Step, T>& scan, const Lane& lane, int step) {
@@ -125,10 +141,10 @@ struct Stretch {
       const Rows<const T>& rows = scan.in[i];
       const T* from = rows.base ? address(rows, lane, step) : reinterpret_cast<const T*>(&zero);
 #pragma unroll
-      for (int u = 0; u < kSteps; ++u, from += rows.time_step) {
+      for (int u = 0; u < kSteps; ++u) {
         if (!kInner && step + u >= scan.steps) break;
         const bool closes = !kInner && i == Step::kClosing && step + u == scan.steps - 1;
-        raw[u][i] = closes ? closing(scan, lane) : *reinterpret_cast<const Raw*>(from);
+        raw[u][i] = closes ? closing(scan, lane) : *reinterpret_cast<const Raw*>(from + int64_t{rows.time_step} * u);
       }
     }
   }
@@ -192,8 +208,7 @@ struct Stretch {
       }
 #pragma unroll
       for (int o = 0; o < Step::kOutputs; ++o) {
-        write(to[o], out[o]);
-        to[o] += scan.out[o].time_step;
+        write(to[o] + int64_t{scan.out[o].time_step} * u, out[o]);
       }
     }
     const int end = max(scan.steps, 1) - 1;
@@ -201,115 +216,184 @@ struct Stretch {
   }
 };
 
+/// The states that enter a lane; `checks`: reports negative ones where they are a fault.
 template <class Step, class T, int kPack>
-__device__ void enter(const Scan<Step, T>& scan, const Lane& lane, float (&state)[kPack]) {
+__device__ void enter(const Scan<Step, T>& scan, const Lane& lane, bool checks, float (&state)[kPack]) {
 #pragma unroll
   for (int v = 0; v < kPack; ++v) state[v] = Step::kEmpty;
   if (!lane.active || !scan.initial.base) return;
   const auto word = *reinterpret_cast<const Word<T, kPack>*>(scan.initial.base +
                                                              (lane.batch * scan.initial.batch_step + lane.channel));
 #pragma unroll
-  for (int v = 0; v < kPack; ++v) state[v] = word.lane(v);
-  if constexpr (Step::kNeverNegative) {
+  for (int v = 0; v < kPack; ++v) {
+    state[v] = word.lane(v);
+    const int64_t channels = static_cast<int64_t>(scan.packs) * kPack;
+    if (Step::kNeverNegative && checks && state[v] < 0)
+      report(scan.faults, Fault::negative_state, lane.batch * channels + lane.channel + v, state[v], 0);
+  }
+}
+
+/// Registers of a step of a stretch: what is loaded ahead, and the element.
+template <class Step, int kPack>
+constexpr int step_registers() {
+  return Step::kInputs + kPack * static_cast<int>(sizeof(typename Step::Element) / sizeof(float));
+}
+
+/// The longest stretch that leaves room for enough threads. Blocks that share the time are few: they have more.
+template <class Step, int kPack>
+constexpr int stretch_steps(TimeSplit split) {
+  constexpr int kNeeded = step_registers<Step, kPack>();
+  if (split == TimeSplit::spread) return kNeeded <= 8 ? 16 : 8;
+  return kNeeded <= 12 ? 8 : 4;
+}
+
+constexpr int most_scan_threads(TimeSplit split) { return split == TimeSplit::spread ? 128 : 256; }
+
+/// How many whole blocks a multiprocessor is to hold.
+template <class Step, int kPack>
+constexpr int resident_blocks(TimeSplit split) {
+  const int needed = stretch_steps<Step, kPack>(split) * step_registers<Step, kPack>();
+  if (split == TimeSplit::spread || needed > 48) return 2;
+  return needed <= 32 ? 4 : 3;
+}
+
+// -------------------------------------------------------------------------------------------------------------- relay
+
+// A barrier of two segments, of `threads` together: one waits for what the other wrote before it passed.
+__device__ __forceinline__ void wait_for_baton(int segment, int threads) {
+  __syncwarp();
+  asm volatile("bar.sync %0, %1;" ::"r"(segment + 1), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void pass_baton(int to_segment, int threads) {
+  __syncwarp();
+  asm volatile("bar.arrive %0, %1;" ::"r"(to_segment + 1), "r"(threads) : "memory");
+}
+
+template <class Step, class T, int kPack>
+__global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_blocks<Step, kPack>(TimeSplit::relay))
+    relay_kernel(const __grid_constant__ Scan<Step, T> scan) {
+  extern __shared__ float baton[];
+  constexpr int kSteps = stretch_steps<Step, kPack>(TimeSplit::relay);
+  const Lane lane(scan, blockIdx.x, kPack);
+  const int segments = scan.segments, last = scan.rounds * segments - 1;
+  Stretch<Step, T, kPack, kSteps> stretch;
+  stretch.load(scan, lane, lane.segment * kSteps);
+  float state[kPack];
+  enter<Step>(scan, lane, lane.segment == 0, state);
+  for (int turn = lane.segment; turn <= last; turn += segments) {
+    stretch.prepare(scan, turn * kSteps);
+    if (turn + segments <= last) stretch.load(scan, lane, (turn + segments) * kSteps);
+    if (segments > 1 && turn > 0) {
+      wait_for_baton(lane.segment, 2 * scan.lanes);
 #pragma unroll
-    for (int v = 0; v < kPack; ++v) {
-      const int64_t channels = static_cast<int64_t>(scan.packs) * kPack;
-      if (state[v] < 0)
-        report(scan.faults, Fault::negative_state, lane.batch * channels + lane.channel + v, state[v], 0);
+      for (int v = 0; v < kPack; ++v) state[v] = baton[v * scan.lanes + lane.own];
+    }
+    stretch.replay(scan, lane, turn * kSteps, state);
+    if (segments > 1 && turn < last) {
+#pragma unroll
+      for (int v = 0; v < kPack; ++v) baton[v * scan.lanes + lane.own] = state[v];
+      pass_baton(lane.segment + 1 < segments ? lane.segment + 1 : 0, 2 * scan.lanes);
     }
   }
 }
 
-/// A summary of the block of another rank, at the same place as `own`.
+// ------------------------------------------------------------------------------------------------------ fold and
+// spread
+
+/// Gives a summary to every block of the cluster, at the place that `own` has in this one.
 template <class Summary>
-__device__ __forceinline__ Summary peer_summary(const Summary* own, int rank) {
-  constexpr int kWords = sizeof(Summary) / sizeof(float);
+__device__ __forceinline__ void tell_peers(Summary* own, const Summary& summary) {
   struct Words {
-    float word[kWords];
-  } words;
+    float word[sizeof(Summary) / sizeof(float)];
+  };
+  const auto words = __builtin_bit_cast(Words, summary);
+  for (int rank = 0; rank < kSpan; ++rank) {
+    int i = 0;
 #pragma unroll
-  for (int i = 0; i < kWords; ++i) words.word[i] = read_peer(reinterpret_cast<const float*>(own) + i, rank);
-  return __builtin_bit_cast(Summary, words);
+    for (const float word : words.word) write_peer(reinterpret_cast<float*>(own) + i++, rank, word);
+  }
 }
 
-template <class Step, class T, int kPack, int kSteps, bool kSpread>
-__global__ void __launch_bounds__(kMostScanThreads) scan_kernel(const __grid_constant__ Scan<Step, T> scan) {
+/// Visits the summaries of a lane's segments in order; four are read before the first is used.
+template <class Summary, class Visit>
+__device__ __forceinline__ void for_each_summary(const Summary* slots, int segments, Visit visit) {
+  constexpr int kAhead = 4;
+  for (int first = 0; first < segments; first += kAhead) {
+    Summary runs[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i < segments) runs[i] = slots[first + i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i < segments) visit(first + i, runs[i]);
+  }
+}
+
+template <class Step, class T, int kPack, TimeSplit kSplit>
+__global__ void __launch_bounds__(most_scan_threads(kSplit), resident_blocks<Step, kPack>(kSplit))
+    fold_kernel(const __grid_constant__ Scan<Step, T> scan) {
   using Summary = typename Step::Summary;
   extern __shared__ float shared_memory[];
-  constexpr int kBlocks = kSpread ? kSpan : 1;
-  const int lanes = scan.lanes, segments = scan.segments;
-  const int thread = static_cast<int>(threadIdx.x), own = thread & (lanes - 1), segment = thread / lanes;
-  const int rank = static_cast<int>(blockIdx.x % kBlocks);
-  const unsigned row = blockIdx.x / kBlocks * static_cast<unsigned>(lanes) + static_cast<unsigned>(own);
-  const Lane lane{static_cast<int>(row / scan.packs), static_cast<int>(row % scan.packs) * kPack, row < scan.rows};
+  constexpr bool kSpread = kSplit == TimeSplit::spread;
+  constexpr int kSteps = stretch_steps<Step, kPack>(kSplit), kBlocks = kSpread ? kSpan : 1;
+  const int rank = static_cast<int>(blockIdx.x % kBlocks), lanes = scan.lanes, segments = scan.segments;
+  const Lane lane(scan, blockIdx.x / kBlocks, kPack);
+  const int segment = lane.segment;
   const auto step_of = [&](int round) { return ((round * kBlocks + rank) * segments + segment) * kSteps; };
   // A lane's summaries lie side by side, an odd number of slots from the next lane's: no bank conflicts. After all of
-  // these, the summaries of whole tiles, of this round and of the one before.
+  // these come those of whole tiles, by block: of this round and, for who is late, of the one before.
   Summary* const slots = reinterpret_cast<Summary*>(shared_memory);
-  const auto slot_of = [&](int v) { return slots + (v * lanes + own) * (segments | 1); };
-  const auto whole_of = [&](int v, int round) {
-    return slots + lanes * (kPack * (segments | 1) + (round & 1) * kPack + v) + own;
+  const auto slot_of = [&](int v) { return slots + (v * lanes + lane.own) * (segments | 1); };
+  const auto tile_of = [&](int v, int round, int block) {
+    return slots + lanes * (kPack * (segments | 1) + ((round & 1) * kSpan + block) * kPack + v) + lane.own;
   };
 
   Stretch<Step, T, kPack, kSteps> stretch;
   stretch.load(scan, lane, step_of(0));
   float state[kPack];
-  if (segment == 0) enter<Step>(scan, lane, state);
+  enter<Step>(scan, lane, segment == 0, state);
+  // A lane's first threads have a channel each, of which they fold the state.
+  const bool folds = segment < kPack;
+  Summary* const folded = slot_of(segment % kPack);
+  float carry = state[segment % kPack];
+  if constexpr (kSpread) cluster_barrier();  // all are there to be written to
   for (int round = 0; round < scan.rounds; ++round) {
     const int step = step_of(round);
     stretch.prepare(scan, step);
-    if (segments > 1) {
-      Summary run[kPack];
-      stretch.summarise(run);
-#pragma unroll
-      for (int v = 0; v < kPack; ++v) slot_of(v)[segment] = run[v];
-      __syncthreads();
-    }
     if (round + 1 < scan.rounds) stretch.load(scan, lane, step_of(round + 1));
-    if (segments == 1) {
-      stretch.replay(scan, lane, step, state);
-      continue;
-    }
-    if constexpr (kSpread) {
-      if (segment == 0) {
+    Summary run[kPack];
+    stretch.summarise(run);
 #pragma unroll
-        for (int v = 0; v < kPack; ++v) {
-          Summary whole = slot_of(v)[0];
-#pragma unroll 4
-          for (int s = 1; s < segments; ++s) whole = combine(whole, slot_of(v)[s]);
-          *whole_of(v, round) = whole;
-        }
+    for (int v = 0; v < kPack; ++v) slot_of(v)[segment] = run[v];
+    __syncthreads();
+    if constexpr (kSpread) {
+      if (folds) {
+        Summary tile = Summary::identity();
+        for_each_summary(folded, segments, [&](int, const Summary& each) { tile = combine(tile, each); });
+        tell_peers(tile_of(segment, round, rank), tile);
       }
       cluster_barrier();
     }
-    if (segment == 0) {
+    if (folds) {
+      float h = carry;
+      if constexpr (kSpread) {
 #pragma unroll
-      for (int v = 0; v < kPack; ++v) {
-        float h = state[v];
-        if constexpr (kSpread) {
-#pragma unroll
-          for (int block = 0; block < kSpan; ++block) {
-            if (block == rank) h = state[v];
-            state[v] = peer_summary(whole_of(v, round), block).advance(state[v]);
-          }
+        for (int block = 0; block < kSpan; ++block) {
+          if (block == rank) h = carry;
+          carry = tile_of(segment, round, block)->advance(carry);
         }
-        Summary* const slot = slot_of(v);
-#pragma unroll 4
-        for (int s = 0; s < segments; ++s) {
-          const Summary run = slot[s];
-          *reinterpret_cast<float*>(slot + s) = h;  // what enters the segment
-          h = run.advance(h);
-        }
-        if constexpr (!kSpread) state[v] = h;
       }
+      for_each_summary(folded, segments, [&](int s, const Summary& each) {
+        *reinterpret_cast<float*>(folded + s) = h;  // what enters the segment
+        h = each.advance(h);
+      });
+      if constexpr (!kSpread) carry = h;
     }
     __syncthreads();
-    float entering[kPack];
 #pragma unroll
-    for (int v = 0; v < kPack; ++v) entering[v] = *reinterpret_cast<const float*>(slot_of(v) + segment);
-    stretch.replay(scan, lane, step, entering);
+    for (int v = 0; v < kPack; ++v) state[v] = *reinterpret_cast<const float*>(slot_of(v) + segment);
+    stretch.replay(scan, lane, step, state);
   }
-  if constexpr (kSpread) cluster_barrier();  // others may still be reading
 }
 
 }  // namespace monoid::cuda
