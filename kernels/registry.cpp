@@ -52,8 +52,10 @@ void bind_cpu_kernels() {
   kernels::softmax_gradient.bind(on_cpu, cpu::softmax_gradient);
   kernels::log_softmax.bind(on_cpu, cpu::log_softmax);
   kernels::log_softmax_gradient.bind(on_cpu, cpu::log_softmax_gradient);
+  kernels::cross_entropy_count.bind(on_cpu, cpu::cross_entropy_count);
   kernels::cross_entropy.bind(on_cpu, cpu::cross_entropy);
   kernels::cross_entropy_total.bind(on_cpu, cpu::cross_entropy_total);
+  kernels::cross_entropy_rescale.bind(on_cpu, cpu::cross_entropy_rescale);
   kernels::cross_entropy_gradient.bind(on_cpu, cpu::cross_entropy_gradient);
 
   // norm

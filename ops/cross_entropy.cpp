@@ -25,32 +25,42 @@ void check_arguments(const Tensor& logits, const Tensor& targets, const CrossEnt
 
 }  // namespace
 
+// A reduced loss has the gradient of its logits written in the same pass, divided by the rows that count, as nearly
+// every caller wants both; its cotangent, nearly always 1, is multiplied in later.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options) {
   check_arguments(logits, targets, options);
-  const int64_t count = targets.elements();
+  const int64_t ignored = options.ignore_index;
+  const double smoothing = options.label_smoothing;
+  const bool reduced = options.reduction != Reduction::none, wants_gradient = Tape::records({logits});
+  const DType dtype = logits.dtype() == DType::bf16 ? DType::f32 : logits.dtype();
+  const auto empty = [&](const Shape& shape, DType of) { return Tensor::empty(shape, of, logits.device()); };
+
   const Tensor rows = with_contiguous_rows(logits);
   const Tensor classes = contiguous_or_copy(targets.to(DType::i64));
-  Tensor losses = Tensor::empty(targets.shape(), logits.dtype(), logits.device());
-  Tensor statistics = Tensor::empty({count, 2}, logits.dtype(), logits.device());
-  kernels::cross_entropy(rows, classes, options.ignore_index, options.label_smoothing, losses, statistics);
-
-  const bool reduced = options.reduction != Reduction::none;
-  Tensor result = losses, scale;
-  if (reduced) {
-    result = Tensor::empty({}, logits.dtype(), logits.device());
-    scale = Tensor::empty({}, DType::f64, logits.device());
-    kernels::cross_entropy_total(losses, classes, options.ignore_index, options.reduction == Reduction::mean, result,
-                                 scale);
+  Tensor losses = empty(targets.shape(), dtype), total, counted, statistics, dlogits;
+  if (wants_gradient && !reduced) statistics = empty({targets.elements(), 2}, dtype);
+  if (wants_gradient && reduced) dlogits = Tensor::empty_like(rows);
+  if (options.reduction == Reduction::mean) {
+    counted = empty({}, DType::i64);
+    kernels::cross_entropy_count(classes, ignored, counted);
   }
-  Tape::record("cross_entropy", {logits}, {result}, [=](const Tensors& dy) -> Tensors {
-    const Tensor dlosses =
-        reduced ? dy[0].as_strided({count}, {0}, dy[0].offset()) : contiguous_or_copy(dy[0]).view({count});
-    Tensor dlogits = Tensor::empty_like(rows);
-    kernels::cross_entropy_gradient(rows, classes, statistics, dlosses, scale, options.ignore_index,
-                                    options.label_smoothing, dlogits);
-    return {dlogits};
+  kernels::cross_entropy(rows, classes, counted, ignored, smoothing, losses, statistics, dlogits);
+  if (!reduced) {
+    Tape::record("cross_entropy", {logits}, {losses}, [=](const Tensors& dy) -> Tensors {
+      Tensor dx = Tensor::empty_like(rows);
+      kernels::cross_entropy_gradient(rows, classes, statistics, contiguous_or_copy(dy[0]), ignored, smoothing, dx);
+      return {dx};
+    });
+    return losses;
+  }
+  total = empty({}, dtype);
+  kernels::cross_entropy_total(losses, counted, total);
+  Tape::record("cross_entropy", {logits}, {total}, [dlogits](const Tensors& dy) -> Tensors {
+    Tensor dx = dlogits;
+    kernels::cross_entropy_rescale(dy[0], dx);
+    return {dx};
   });
-  return result;
+  return total;
 }
 
 }  // namespace monoid

@@ -42,24 +42,77 @@ double machine_epsilon(DType dtype) {
   }
 }
 
-Tensor rms_norm_with_floor(const char* op, const Tensor& x, const Tensor& weight, double eps, double floor) {
-  const Tensor rows = checked_rows(op, x), scaling = checked_parameter(op, "weight", weight, x);
+// What is normalised: x, or x + residual, which the kernel writes to `sum`.
+struct Stream {
+  Stream(std::string_view op, const Tensor& first, const Tensor& second) : x(checked_rows(op, first)) {
+    if (!second.defined()) return;
+    check_same_device_and_dtype(op, first, second);
+    check_shape(op, "residual", second, first.shape());
+    residual = with_contiguous_rows(second);
+    sum = Tensor::empty_like(first);
+  }
+
+  const Tensor& rows() const { return sum.defined() ? sum : x; }
+
+  Tensor x, residual, sum;
+};
+
+Tensor rows_or_none(const Tensor& x) { return x.defined() ? with_contiguous_rows(x) : x; }
+
+// The stream goes on under a handle of its own where the kernel wrote no sum.
+Tensor carried(const Stream& stream, const Tensor& x) { return stream.sum.defined() ? stream.sum : x.detach(); }
+
+NormAndSum rms_norm_of(const char* op, const Tensor& x, const Tensor& residual, const Tensor& weight, double eps,
+                       double floor, bool carries) {
+  Stream stream(op, x, residual);
+  const Tensor scaling = checked_parameter(op, "weight", weight, x);
   Tensor y = Tensor::empty_like(x), scale = row_statistics(x);
-  kernels::rms_norm(rows, scaling, eps, floor, y, scale);
-  Tape::record(op, {x, weight}, {y},
-               [=, wants_x = x.requires_grad(), wants_weight = weight.requires_grad()](const Tensors& dy) -> Tensors {
-                 Tensor dx = like_if(wants_x, rows), dweight = like_if(wants_weight, scaling);
-                 kernels::rms_norm_gradient(rows, scaling, scale, with_contiguous_rows(dy[0]), floor, dx, dweight);
-                 return {dx, dweight};
-               });
-  return y;
+  kernels::rms_norm(stream.x, stream.residual, scaling, eps, floor, stream.sum, y, scale);
+  const NormAndSum result{y, carries ? carried(stream, x) : Tensor()};
+  const auto gradient = [=, rows = stream.rows(), wants_x = x.requires_grad() || residual.requires_grad(),
+                         wants_weight = weight.requires_grad()](const Tensors& cotangents) -> Tensors {
+    const Tensor dy = rows_or_none(cotangents[0]), dsum = rows_or_none(cotangents[1]);
+    if (!dy.defined()) return {dsum, dsum, {}};
+    Tensor dx = like_if(wants_x, rows), dweight = like_if(wants_weight, scaling);
+    kernels::rms_norm_gradient(rows, scaling, scale, dy, dsum, floor, dx, dweight);
+    return {dx, dx, dweight};
+  };
+  Tape::record(op, {x, residual, weight}, {result.normed, result.sum}, gradient);
+  return result;
 }
+
+NormAndSum layer_norm_of(const char* op, const Tensor& x, const Tensor& residual, const Tensor& weight,
+                         const Tensor& bias, double eps, bool carries) {
+  Stream stream(op, x, residual);
+  const Tensor scaling = checked_parameter(op, "weight", weight, x), offset = checked_parameter(op, "bias", bias, x);
+  Tensor y = Tensor::empty_like(x), mean = row_statistics(x), scale = row_statistics(x);
+  kernels::layer_norm(stream.x, stream.residual, scaling, offset, eps, stream.sum, y, mean, scale);
+  const NormAndSum result{y, carries ? carried(stream, x) : Tensor()};
+  const auto gradient = [=, rows = stream.rows(), wants_x = x.requires_grad() || residual.requires_grad(),
+                         wants_weight = weight.requires_grad(),
+                         wants_bias = bias.requires_grad()](const Tensors& cotangents) -> Tensors {
+    const Tensor dy = rows_or_none(cotangents[0]), dsum = rows_or_none(cotangents[1]);
+    if (!dy.defined()) return {dsum, dsum, {}, {}};
+    Tensor dx = like_if(wants_x, rows), dweight = like_if(wants_weight, scaling), dbias = like_if(wants_bias, offset);
+    kernels::layer_norm_gradient(rows, scaling, mean, scale, dy, dsum, dx, dweight, dbias);
+    return {dx, dx, dweight, dbias};
+  };
+  Tape::record(op, {x, residual, weight, bias}, {result.normed, result.sum}, gradient);
+  return result;
+}
+
+double rms_eps(double eps, const Tensor& x) { return eps < 0 ? machine_epsilon(x.dtype()) : eps; }
 
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   check_defined("rms_norm", "x", x);
-  return rms_norm_with_floor("rms_norm", x, weight, eps < 0 ? machine_epsilon(x.dtype()) : eps, 0);
+  return rms_norm_of("rms_norm", x, {}, weight, rms_eps(eps, x), 0, false).normed;
+}
+
+NormAndSum add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps) {
+  check_defined("add_rms_norm", "x", x);
+  return rms_norm_of("add_rms_norm", x, residual, weight, rms_eps(eps, x), 0, true);
 }
 
 // |x| = rms(x) * sqrt(channel), so this is an RMS norm without eps whose divisor is at least 1e-12 / sqrt(channel).
@@ -67,25 +120,17 @@ Tensor l2_rms_norm(const Tensor& x, const Tensor& gamma) {
   check_defined("l2_rms_norm", "x", x);
   check_defined("l2_rms_norm", "gamma", gamma);
   check(x.rank() >= 1, "l2_rms_norm: wants rows [..., channel], got ", describe(x));
-  return rms_norm_with_floor("l2_rms_norm", x, gamma, 0, 1e-12 / std::sqrt(static_cast<double>(x.size(-1))));
+  const double floor = 1e-12 / std::sqrt(static_cast<double>(x.size(-1)));
+  return rms_norm_of("l2_rms_norm", x, {}, gamma, 0, floor, false).normed;
 }
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
-  const Tensor rows = checked_rows("layer_norm", x);
-  const Tensor scaling = checked_parameter("layer_norm", "weight", weight, x);
-  const Tensor offset = checked_parameter("layer_norm", "bias", bias, x);
-  Tensor y = Tensor::empty_like(x), mean = row_statistics(x), scale = row_statistics(x);
-  kernels::layer_norm(rows, scaling, offset, eps, y, mean, scale);
-  Tape::record("layer_norm", {x, weight, bias}, {y},
-               [=, wants_x = x.requires_grad(), wants_weight = weight.requires_grad(),
-                wants_bias = bias.requires_grad()](const Tensors& dy) -> Tensors {
-                 Tensor dx = like_if(wants_x, rows), dweight = like_if(wants_weight, scaling);
-                 Tensor dbias = like_if(wants_bias, offset);
-                 kernels::layer_norm_gradient(rows, scaling, mean, scale, with_contiguous_rows(dy[0]), dx, dweight,
-                                              dbias);
-                 return {dx, dweight, dbias};
-               });
-  return y;
+  return layer_norm_of("layer_norm", x, {}, weight, bias, eps, false).normed;
+}
+
+NormAndSum add_layer_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+                          double eps) {
+  return layer_norm_of("add_layer_norm", x, residual, weight, bias, eps, true);
 }
 
 }  // namespace monoid

@@ -61,15 +61,22 @@ double row_mean(const T* x, int64_t length) {
 }
 
 template <bool kCentred, class T, class Scale>
-void forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& y, double* means, double* scales,
-             Scale scale_of) {
+void forward(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias, Tensor& sum, Tensor& y,
+             double* means, double* scales, Scale scale_of) {
   const int64_t length = row_length(x);
-  const RowOffsets x_row(x);
+  const RowOffsets x_row(x), residual_row(residual.defined() ? residual : x);
   const Affine<T> weights(weight, length, T(1)), biases(bias, length, T(0));
   const T *x_data = x.data<T>(), *w = weights.row(), *b = biases.row();
-  T* y_data = y.data<T>();
+  const T* residual_data = residual.defined() ? residual.data<T>() : nullptr;
+  T *y_data = y.data<T>(), *sum_data = residual.defined() ? sum.data<T>() : nullptr;
   for_rows(row_count(x), length, [=](int64_t row) {
     const T* in = x_data + x_row(row);
+    if (residual_data) {
+      const T* more = residual_data + residual_row(row);
+      T* total = sum_data + row * length;
+      for (int64_t i = 0; i < length; ++i) total[i] = in[i] + more[i];
+      in = total;
+    }
     T* out = y_data + row * length;
     const double mean = kCentred ? row_mean(in, length) : 0;
     const double scale = scale_of(mean_square(in, length, mean));
@@ -99,14 +106,14 @@ void add_partials(const Tensor& partials, Tensor& totals) {
   });
 }
 
-// With n = normalised row and g = dy * weight: dx = scale * (g - mean(g) - n * mean(g * n)), the second term for
-// centred norms only and the third unless the row's scale is a constant; dweight += dy * n, dbias += dy.
+// With n = normalised row and g = dy * weight: dx = dsum + scale * (g - mean(g) - n * mean(g * n)), mean(g) for centred
+// norms only and the last term unless the row's scale is a constant; dweight += dy * n, dbias += dy.
 template <bool kCentred, class T>
 void gradient(const Tensor& x, const Tensor& weight, const double* means, const double* scales, double constant_scale,
-              const Tensor& dy, Tensor& dx, Tensor& dweight, Tensor& dbias) {
+              const Tensor& dy, const Tensor& dsum, Tensor& dx, Tensor& dweight, Tensor& dbias) {
   const int64_t length = row_length(x), rows = row_count(x);
   const int64_t blocks = (rows + kRowsInBlock - 1) / kRowsInBlock;
-  const RowOffsets x_row(x), dy_row(dy);
+  const RowOffsets x_row(x), dy_row(dy), dsum_row(dsum.defined() ? dsum : dy);
   const Affine<T> weights(weight, length, T(1));
   const auto partials_for = [&](const Tensor& total) {
     return total.defined() ? Tensor::zeros({blocks, length}, x.dtype()) : Tensor();
@@ -114,6 +121,7 @@ void gradient(const Tensor& x, const Tensor& weight, const double* means, const 
   Tensor weight_partials = partials_for(dweight), bias_partials = partials_for(dbias);
   const auto data = [](Tensor& tensor) { return tensor.defined() ? tensor.data<T>() : nullptr; };
   const T *x_data = x.data<T>(), *dy_data = dy.data<T>(), *w = weights.row();
+  const T* dsum_data = dsum.defined() ? dsum.data<T>() : nullptr;
   T *dx_data = data(dx), *weight_data = data(weight_partials), *bias_data = data(bias_partials);
   for_rows(blocks, kRowsInBlock * length, [=](int64_t block) {
     const int64_t last = std::min(rows, (block + 1) * kRowsInBlock);
@@ -130,6 +138,10 @@ void gradient(const Tensor& x, const Tensor& weight, const double* means, const 
           T difference = g[i] * w[i] - normalise(in[i]) * mean_gn;
           if constexpr (kCentred) difference -= mean_g;
           out[i] = difference * normalise.scale;
+        }
+        if (dsum_data) {
+          const T* more = dsum_data + dsum_row(row);
+          for (int64_t i = 0; i < length; ++i) out[i] += more[i];
         }
       }
       if (weight_data) {
@@ -150,34 +162,35 @@ constexpr double kNever = -1;  // a scale that no row has
 
 }  // namespace
 
-void rms_norm(const Tensor& x, const Tensor& weight, double eps, double floor, Tensor& y, Tensor& scale) {
+void rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double floor, Tensor& sum,
+              Tensor& y, Tensor& scale) {
   dispatch_real("rms_norm", x.dtype(), [&]<class T>() {
-    forward<false, T>(x, weight, {}, y, nullptr, scale.data<double>(),
+    forward<false, T>(x, residual, weight, {}, sum, y, nullptr, scale.data<double>(),
                       [=](double mean_square) { return 1 / std::max(std::sqrt(mean_square + eps), floor); });
   });
 }
 
-void rms_norm_gradient(const Tensor& x, const Tensor& weight, const Tensor& scale, const Tensor& dy, double floor,
-                       Tensor& dx, Tensor& dweight) {
+void rms_norm_gradient(const Tensor& x, const Tensor& weight, const Tensor& scale, const Tensor& dy, const Tensor& dsum,
+                       double floor, Tensor& dx, Tensor& dweight) {
   dispatch_real("rms_norm", x.dtype(), [&]<class T>() {
     Tensor no_bias;
-    gradient<false, T>(x, weight, nullptr, scale.data<double>(), floor > 0 ? 1 / floor : kNever, dy, dx, dweight,
+    gradient<false, T>(x, weight, nullptr, scale.data<double>(), floor > 0 ? 1 / floor : kNever, dy, dsum, dx, dweight,
                        no_bias);
   });
 }
 
-void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, Tensor& y, Tensor& mean,
-                Tensor& scale) {
+void layer_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias, double eps,
+                Tensor& sum, Tensor& y, Tensor& mean, Tensor& scale) {
   dispatch_real("layer_norm", x.dtype(), [&]<class T>() {
-    forward<true, T>(x, weight, bias, y, mean.data<double>(), scale.data<double>(),
+    forward<true, T>(x, residual, weight, bias, sum, y, mean.data<double>(), scale.data<double>(),
                      [=](double variance) { return 1 / std::sqrt(variance + eps); });
   });
 }
 
 void layer_norm_gradient(const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& scale,
-                         const Tensor& dy, Tensor& dx, Tensor& dweight, Tensor& dbias) {
+                         const Tensor& dy, const Tensor& dsum, Tensor& dx, Tensor& dweight, Tensor& dbias) {
   dispatch_real("layer_norm", x.dtype(), [&]<class T>() {
-    gradient<true, T>(x, weight, mean.data<double>(), scale.data<double>(), kNever, dy, dx, dweight, dbias);
+    gradient<true, T>(x, weight, mean.data<double>(), scale.data<double>(), kNever, dy, dsum, dx, dweight, dbias);
   });
 }
 

@@ -40,6 +40,48 @@ OpList norm_ops() {
               [=](const Tensors& in) -> Tensors { return {l2_rms_norm(packed(in[0]), in[1])}; }},
          };
        }},
+      {"add_rms_norm",
+       [=](SampleMaker& make) -> std::vector<OpSample> {
+         const auto both = [](const NormAndSum& result) -> Tensors { return {result.normed, result.sum}; };
+         const auto added = [=](const Tensors& in) { return both(add_rms_norm(in[0], in[1], in[2])); };
+         return {
+             {"2 x 3 x 5", {make.normal({2, 3, 5}), make.normal({2, 3, 5}), make.normal({5})}, added},
+             {"no residual",
+              {make.normal({3, 4}), make.normal({4})},
+              [=](const Tensors& in) { return both(add_rms_norm(in[0], {}, in[1])); }},
+             {"packed rows, no weight",
+              {make.normal({2, 2, 9}), make.normal({2, 2, 9})},
+              [=](const Tensors& in) { return both(add_rms_norm(packed(in[0]), packed(in[1]))); }},
+             {"the sum alone",
+              {make.normal({3, 4}), make.normal({3, 4}), make.normal({4})},
+              [](const Tensors& in) -> Tensors { return {add_rms_norm(in[0], in[1], in[2]).sum}; }},
+             {"the normed alone, one addend twice",
+              {make.normal({3, 4}), make.normal({4})},
+              [](const Tensors& in) -> Tensors { return {add_rms_norm(in[0], in[0], in[1]).normed}; }},
+             {"no rows", {make.normal({0, 4}), make.normal({0, 4}), make.normal({4})}, added},
+         };
+       }},
+      {"add_layer_norm",
+       [=](SampleMaker& make) -> std::vector<OpSample> {
+         const auto both = [](const NormAndSum& result) -> Tensors { return {result.normed, result.sum}; };
+         return {
+             {"2 x 3 x 5",
+              {make.normal({2, 3, 5}), make.normal({2, 3, 5}), make.normal({5}), make.normal({5})},
+              [=](const Tensors& in) { return both(add_layer_norm(in[0], in[1], in[2], in[3])); }},
+             {"no residual, transposed in and out",
+              {make.normal({4, 3}), make.normal({4}), make.normal({4})},
+              [=](const Tensors& in) -> Tensors {
+                const NormAndSum result = add_layer_norm(across(in[0]), {}, in[1], in[2]);
+                return {across(result.normed), across(result.sum)};
+              }},
+             {"packed rows, neither weight nor bias",
+              {make.normal({2, 2, 9}), make.normal({2, 2, 9})},
+              [=](const Tensors& in) { return both(add_layer_norm(packed(in[0]), packed(in[1]))); }},
+             {"the sum alone",
+              {make.normal({3, 4}), make.normal({3, 4})},
+              [](const Tensors& in) -> Tensors { return {add_layer_norm(in[0], in[1]).sum}; }},
+         };
+       }},
       {"layer_norm",
        [=](SampleMaker& make) -> std::vector<OpSample> {
          const auto full = [](const Tensors& in) -> Tensors { return {layer_norm(in[0], in[1], in[2])}; };

@@ -1,0 +1,180 @@
+// Gradients of the norms. With n = normalised row and g = dy * weight:
+//   dx = dsum + scale * (g - mean(g) - n * mean(g * n)),   dweight = sum over rows of dy * n,   dbias = of dy.
+// Floor: x and dy read, dx written, 3 units (with dsum 4). A block stays on the GPU and takes every gridDim-th batch of
+// rows; each thread keeps its part of a row and the sums of its columns in registers, and the block leaves one row of
+// partial sums.
+
+#include "monoid/kernels/cuda/device/norm.cuh"
+#include "monoid/kernels/cuda/partials.h"
+#include "monoid/kernels/norm.h"
+
+namespace monoid::cuda {
+namespace {
+
+template <class T>
+struct Backward {
+  const T *x, *weight, *dy, *dsum;
+  const double *mean, *scale;
+  T* dx;
+  float* partials;  // [blocks, dweight and for a centred norm dbias, length]
+  RowOffsets x_row, dy_row, dsum_row;
+  int64_t rows, length;
+  int group;
+  double constant_scale;  // of rows whose scale does not depend on x
+};
+
+// The sums of one parameter over the rows that a thread saw: in registers, or for kPacks = 0 in the partial row.
+template <int V, int kPacks>
+struct ColumnSums {
+  __device__ void add(int p, int64_t column, float* partial, const float (&terms)[V], bool first) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      if constexpr (kPacks > 0)
+        values[p][i] += terms[i];
+      else if (partial)
+        partial[column + i] = first ? terms[i] : partial[column + i] + terms[i];
+    }
+  }
+
+  // The groups of a block in their order.
+  __device__ void leave(const RowGroup& group, int64_t length, float* partial) const {
+    __shared__ float stage[kBlockThreads * kHeld];
+    const bool alone = group.rows_per_block() == 1;
+    float* const to = alone ? partial : stage + group.index_in_block() * length;
+    __syncthreads();
+    for_packs<V, kPacks>(group, length, [&](int p, int column) { store(to + column, values[p]); });
+    if (alone) return;
+    __syncthreads();
+    for (int column = static_cast<int>(threadIdx.x); column < length; column += static_cast<int>(blockDim.x)) {
+      float total = 0;
+      for (int i = 0; i < group.rows_per_block(); ++i) total += stage[i * length + column];
+      partial[column] = total;
+    }
+  }
+
+  float values[kPacks > 0 ? kPacks : 1][V] = {};
+};
+
+template <class T, bool kCentred, int V, int kPacks>
+__global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_constant__ Backward<T> in) {
+  const RowGroup group(in.group);
+  const int64_t rows_per_block = group.rows_per_block(), columns = (kCentred ? 2 : 1) * in.length;
+  float* const weight_partial = in.partials ? in.partials + blockIdx.x * columns : nullptr;
+  float* const bias_partial = in.partials ? weight_partial + in.length : nullptr;
+  ColumnSums<V, kPacks> dweight, dbias;
+  bool first_row = true;
+  for (int64_t first = blockIdx.x * rows_per_block; first < in.rows; first += gridDim.x * rows_per_block) {
+    const int64_t row = first + group.index_in_block(), length = row < in.rows ? in.length : 0;
+    const int64_t read = row < in.rows ? row : first;
+    const RowPart<T, V, kPacks> x(in.x + in.x_row(read), group, length);
+    const RowPart<T, V, kPacks> dy(in.dy + in.dy_row(read), group, length);
+    const RowPart<T, V, kPacks> dsum(in.dsum + in.dsum_row(read), group, in.dsum ? length : 0);
+    const double scale = in.scale[read];
+    const Normalise<kCentred> normalise(kCentred ? in.mean[read] : 0, scale);
+    const auto weighted = [&](int p, auto column, float(&g)[V]) {
+      dy.get(p, column, g);
+      if (!in.weight) return;
+      float weight[V];
+      load(in.weight + column, weight);
+#pragma unroll
+      for (int i = 0; i < V; ++i) g[i] *= weight[i];
+    };
+
+    float means[2] = {};  // of g and of g * n
+    for_packs<V, kPacks>(group, length, [&](int p, auto column) {
+      float values[V], g[V];
+      x.get(p, column, values);
+      weighted(p, column, g);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        if constexpr (kCentred) means[0] += g[i];
+        means[1] += g[i] * normalise(values[i]);
+      }
+    });
+    group.sum(means);
+    const float mean_g = means[0] / static_cast<float>(in.length);
+    const float mean_gn = scale == in.constant_scale ? 0 : means[1] / static_cast<float>(in.length);
+
+    for_packs<V, kPacks>(group, length, [&](int p, auto column) {
+      float values[V], g[V], d[V] = {}, terms[V];
+      x.get(p, column, values);
+      dy.get(p, column, terms);
+      weighted(p, column, g);
+      if (in.dsum) dsum.get(p, column, d);
+      dbias.add(p, column, kCentred ? bias_partial : nullptr, terms, first_row);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        const float n = normalise(values[i]);
+        d[i] += (g[i] - mean_g - n * mean_gn) * normalise.scale;
+        terms[i] *= n;
+      }
+      dweight.add(p, column, weight_partial, terms, first_row);
+      if (in.dx) store(in.dx + row * in.length + column, d);
+    });
+    first_row = false;
+  }
+  if constexpr (kPacks > 0) {
+    if (!in.partials) return;
+    dweight.leave(group, in.length, weight_partial);
+    if constexpr (kCentred) dbias.leave(group, in.length, bias_partial);
+  }
+}
+
+constexpr double kNever = -1;  // a scale that no row has
+
+template <bool kCentred>
+void run(const char* op, const Tensor& x, const Tensor& weight, const double* mean, const double* scale,
+         double constant_scale, const Tensor& dy, const Tensor& dsum, Tensor& dx, Tensor& dweight, Tensor& dbias) {
+  const int64_t rows = row_count(x), length = row_length(x);
+  const bool wants_sums = dweight.defined() || dbias.defined();
+  if (length == 0 || (rows == 0 && !wants_sums)) return;
+  const Launch launch(op, x);
+  const RowGroups groups(length);
+  dispatch_storage(op, x.dtype(), [&]<class T>() {
+    Backward<T> in{.x = x.data<T>(),
+                   .weight = address_of<T>(weight),
+                   .dy = dy.data<T>(),
+                   .dsum = address_of<T>(dsum),
+                   .mean = mean,
+                   .scale = scale,
+                   .dx = address_of<T>(dx),
+                   .partials = nullptr,
+                   .x_row = RowOffsets(x),
+                   .dy_row = RowOffsets(dy),
+                   .dsum_row = dsum.defined() ? RowOffsets(dsum) : RowOffsets(),
+                   .rows = rows,
+                   .length = length,
+                   .group = groups.size,
+                   .constant_scale = constant_scale};
+    const bool wide = rows_in_packs<T>(x, weight, dy, dsum, dx);
+    dispatch_row_parts<T>(groups, length, wide, [&]<int V, int kPacks>() {
+      const auto kernel = backward<T, kCentred, V, kPacks>;
+      const int resident = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), groups.block(), 0);
+      const int64_t blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()),
+                                               int64_t{resident} * launch.device().multiprocessors);
+      Tensor partials;
+      if (wants_sums) {
+        partials = Tensor::empty({blocks, kCentred ? 2 : 1, length}, DType::f32, x.device());
+        in.partials = partials.data<float>();
+      }
+      launch(kernel, static_cast<unsigned>(blocks), groups.block(), in);
+      if (wants_sums) add_partials(launch, partials, dweight, dbias);
+    });
+  });
+}
+
+}  // namespace
+
+void rms_norm_gradient(const Tensor& x, const Tensor& weight, const Tensor& scale, const Tensor& dy, const Tensor& dsum,
+                       double floor, Tensor& dx, Tensor& dweight) {
+  Tensor no_bias;
+  run<false>("rms_norm", x, weight, nullptr, scale.data<double>(), floor > 0 ? 1 / floor : kNever, dy, dsum, dx,
+             dweight, no_bias);
+}
+
+void layer_norm_gradient(const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& scale,
+                         const Tensor& dy, const Tensor& dsum, Tensor& dx, Tensor& dweight, Tensor& dbias) {
+  run<true>("layer_norm", x, weight, mean.data<double>(), scale.data<double>(), kNever, dy, dsum, dx, dweight, dbias);
+}
+
+}  // namespace monoid::cuda
