@@ -16,8 +16,8 @@ struct Forward {
   double *mean, *scale;
   RowOffsets x_row, residual_row;
   int64_t rows, length;
-  int group;
   double eps, floor;
+  int group = 0;
 };
 
 template <class T, bool kCentred, int V, int kPacks>
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kMostGroupThreads) forward(const __grid_consta
 #pragma unroll
         for (int i = 0; i < V; ++i) mean[0] += static_cast<double>(values[i]);
       });
-      group.sum(mean);
+      group.reduce(mean);
       mean[0] /= count;
     }
     double squares[1] = {};
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kMostGroupThreads) forward(const __grid_consta
         squares[0] += difference * difference;
       }
     });
-    group.sum(squares);
+    group.reduce(squares);
     const double deviation = sqrt(squares[0] / count + in.eps), scale = 1 / fmax(deviation, in.floor);
     if (group.thread() == 0 && length > 0) {
       if constexpr (kCentred) in.mean[row] = mean[0];
@@ -82,25 +82,24 @@ void run(const char* op, const Tensor& x, const Tensor& residual, const Tensor& 
   const int64_t rows = row_count(x), length = row_length(x);
   if (x.elements() == 0) return;
   const Launch launch(op, x);
-  const RowGroups groups(length);
   dispatch_storage(op, x.dtype(), [&]<class T>() {
-    const Forward<T> in{.x = x.data<T>(),
-                        .residual = address_of<T>(residual),
-                        .weight = address_of<T>(weight),
-                        .bias = address_of<T>(bias),
-                        .sum = address_of<T>(sum),
-                        .y = y.data<T>(),
-                        .mean = mean,
-                        .scale = scale,
-                        .x_row = RowOffsets(x),
-                        .residual_row = residual.defined() ? RowOffsets(residual) : RowOffsets(),
-                        .rows = rows,
-                        .length = length,
-                        .group = groups.size,
-                        .eps = eps,
-                        .floor = floor};
+    Forward<T> in{.x = x.data<T>(),
+                  .residual = address_of<T>(residual),
+                  .weight = address_of<T>(weight),
+                  .bias = address_of<T>(bias),
+                  .sum = address_of<T>(sum),
+                  .y = y.data<T>(),
+                  .mean = mean,
+                  .scale = scale,
+                  .x_row = RowOffsets(x),
+                  .residual_row = residual.defined() ? RowOffsets(residual) : RowOffsets(),
+                  .rows = rows,
+                  .length = length,
+                  .eps = eps,
+                  .floor = floor};
     const bool wide = rows_in_packs<T>(x, residual, weight, bias, sum, y);
-    dispatch_row_parts<T>(groups, length, wide, [&]<int V, int kPacks>() {
+    dispatch_row_parts<T>(length, wide, [&]<int V, int kPacks>(const RowGroups& groups) {
+      in.group = groups.size;
       const auto blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()), 1 << 30);
       launch(forward<T, kCentred, V, kPacks>, static_cast<unsigned>(blocks), groups.block(), in);
     });

@@ -19,8 +19,8 @@ struct Backward {
   float* partials;  // [blocks, dweight and for a centred norm dbias, length]
   RowOffsets x_row, dy_row, dsum_row;
   int64_t rows, length;
-  int group;
   double constant_scale;  // of rows whose scale does not depend on x
+  int group = 0;
 };
 
 // The sums of one parameter over the rows that a thread saw: in registers, or for kPacks = 0 in the partial row.
@@ -38,7 +38,7 @@ struct ColumnSums {
 
   // The groups of a block in their order.
   __device__ void leave(const RowGroup& group, int64_t length, float* partial) const {
-    __shared__ float stage[kBlockThreads * kHeld];
+    __shared__ float stage[kBlockThreads * kHeldWide];
     const bool alone = group.rows_per_block() == 1;
     float* const to = alone ? partial : stage + group.index_in_block() * length;
     __syncthreads();
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
         means[1] += g[i] * normalise(values[i]);
       }
     });
-    group.sum(means);
+    group.reduce(means);
     const float mean_g = means[0] / static_cast<float>(in.length);
     const float mean_gn = scale == in.constant_scale ? 0 : means[1] / static_cast<float>(in.length);
 
@@ -129,7 +129,6 @@ void run(const char* op, const Tensor& x, const Tensor& weight, const double* me
   const bool wants_sums = dweight.defined() || dbias.defined();
   if (length == 0 || (rows == 0 && !wants_sums)) return;
   const Launch launch(op, x);
-  const RowGroups groups(length);
   dispatch_storage(op, x.dtype(), [&]<class T>() {
     Backward<T> in{.x = x.data<T>(),
                    .weight = address_of<T>(weight),
@@ -144,10 +143,10 @@ void run(const char* op, const Tensor& x, const Tensor& weight, const double* me
                    .dsum_row = dsum.defined() ? RowOffsets(dsum) : RowOffsets(),
                    .rows = rows,
                    .length = length,
-                   .group = groups.size,
                    .constant_scale = constant_scale};
     const bool wide = rows_in_packs<T>(x, weight, dy, dsum, dx);
-    dispatch_row_parts<T>(groups, length, wide, [&]<int V, int kPacks>() {
+    dispatch_row_parts<T>(length, wide, [&]<int V, int kPacks>(const RowGroups& groups) {
+      in.group = groups.size;
       const auto kernel = backward<T, kCentred, V, kPacks>;
       const int resident = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), groups.block(), 0);
       const int64_t blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()),

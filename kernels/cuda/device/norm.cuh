@@ -23,23 +23,14 @@ struct Normalise {
   float high, low, scale;
 };
 
-/// Packs that all these tensors can be accessed by: rows begin at multiples of `wide` elements.
-template <class T, class... Tensors>
-bool rows_in_packs(const Tensors&... tensors) {
-  const auto fits = [](const Tensor& x) {
-    return !x.defined() || (aligned_for<kWide<T>>(x.template data<T>()) && row_length(x) % kWide<T> == 0 &&
-                            RowOffsets(x).multiples_of(kWide<T>));
-  };
-  return (fits(tensors) && ...);
-}
-
-/// Calls body.operator()<V, kPacks>(): packs of sixteen bytes or single elements held in registers, or rows of any
-/// length read again for each pass.
+/// Calls body.operator()<V, kPacks>(groups): rows held in registers, in packs of sixteen bytes or element by element,
+/// or rows of any length read again for each pass.
 template <class T, class Body>
-void dispatch_row_parts(const RowGroups& groups, int64_t length, bool wide, Body body) {
-  if (!groups.holds(length)) return body.template operator()<1, 0>();
-  if (wide) return body.template operator()<kWide<T>, kHeld / kWide<T>>();
-  return body.template operator()<1, kHeld>();
+void dispatch_row_parts(int64_t length, bool wide, Body body) {
+  const RowGroups in_packs(length, kHeldWide), single(length, kHeldSingle);
+  if (wide && in_packs.holds) return body.template operator()<kWide<T>, kHeldWide / kWide<T>>(in_packs);
+  if (single.holds) return body.template operator()<1, kHeldSingle>(single);
+  return body.template operator()<1, 0>(single);
 }
 
 }  // namespace monoid::cuda

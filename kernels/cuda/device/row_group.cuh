@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "monoid/kernels/cuda/device/reduce.cuh"
+#include "monoid/kernels/cuda/device/rows.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 
 // Rows shared by groups of threads: a part of a warp for short rows, a warp, a block for long ones. A thread's part of
@@ -10,21 +11,32 @@
 
 namespace monoid::cuda {
 
-inline constexpr int kHeld = 32;  // elements of a row that a thread keeps
 inline constexpr int kMostGroupThreads = 256;
 inline constexpr int kBlockThreads = 128;  // of blocks that hold several groups
+inline constexpr int kHeldWide = 32;       // elements of a row that a thread keeps in packs of sixteen bytes,
+inline constexpr int kHeldSingle = 8;      // and of rows that packs do not fit
 
 /// How many threads share a row of some length, and the shape of blocks that follows.
 struct RowGroups {
-  explicit RowGroups(int64_t length) {
-    while (size < kMostGroupThreads && size * kHeld < length) size *= 2;
+  RowGroups(int64_t length, int held_a_thread) : holds(kMostGroupThreads * held_a_thread >= length) {
+    while (size < kMostGroupThreads && size * held_a_thread < length) size *= 2;
   }
   int block() const { return size < kBlockThreads ? kBlockThreads : size; }
   int rows_per_block() const { return block() / size; }
-  bool holds(int64_t length) const { return size * kHeld >= length; }
 
+  bool holds;
   int size = 8;
 };
+
+/// True where all these tensors can be read in packs of sixteen bytes, row by row.
+template <class T, class... Tensors>
+bool rows_in_packs(const Tensors&... tensors) {
+  const auto fits = [](const Tensor& x) {
+    return !x.defined() || (aligned_for<kWide<T>>(x.template data<T>()) && row_length(x) % kWide<T> == 0 &&
+                            RowOffsets(x).multiples_of(kWide<T>));
+  };
+  return (fits(tensors) && ...);
+}
 
 /// This thread's place in its group.
 class RowGroup {
@@ -36,12 +48,12 @@ class RowGroup {
   __device__ int index_in_block() const { return static_cast<int>(threadIdx.x) / size_; }
   __device__ int rows_per_block() const { return static_cast<int>(blockDim.x) / size_; }
 
-  /// The sums of N numbers over the group, in every thread of it. All threads of the block must call it.
-  template <class T, int N>
-  __device__ __forceinline__ void sum(T (&values)[N]) const {
+  /// N folds over the group, in every thread of it. All threads of the block must call it.
+  template <class T, int N, class Combine = Plus>
+  __device__ __forceinline__ void reduce(T (&values)[N], Combine combine = {}) const {
     for (int distance = min(size_, kWarp) / 2; distance > 0; distance /= 2) {
 #pragma unroll
-      for (int n = 0; n < N; ++n) values[n] += __shfl_xor_sync(kAllLanes, values[n], distance);
+      for (int n = 0; n < N; ++n) values[n] = combine(values[n], __shfl_xor_sync(kAllLanes, values[n], distance));
     }
     if (size_ <= kWarp) return;
     __shared__ T partial[N][kMostGroupThreads / kWarp];
@@ -56,7 +68,7 @@ class RowGroup {
 #pragma unroll
     for (int n = 0; n < N; ++n) {
       values[n] = partial[n][first];
-      for (int w = first + 1; w < last; ++w) values[n] += partial[n][w];
+      for (int w = first + 1; w < last; ++w) values[n] = combine(values[n], partial[n][w]);
     }
   }
 
