@@ -22,7 +22,7 @@ struct Forward {
 };
 
 template <class T, int V, int kTaps>
-__global__ void __launch_bounds__(kThreads) forward(const __grid_constant__ Forward<T> in) {
+__global__ void __launch_bounds__(kThreads, 4) forward(const __grid_constant__ Forward<T> in) {
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x, packs = in.channels / V;
   const int64_t channel = thread % packs * V, slice = thread / packs % in.slices, batch = thread / packs / in.slices;
   const int64_t begin = slice * in.steps, end = min(in.time, begin + in.steps);
@@ -47,19 +47,19 @@ __global__ void __launch_bounds__(kThreads) forward(const __grid_constant__ Forw
     constexpr int kBefore = kTaps - 1;
     float w[kTaps][V];
     in.weight.load(channel, w);
-    Pack<T, V> rows[kBefore + kRows];
+    Raw<T, V> rows[kBefore + kRows];
 #pragma unroll
     for (int i = 0; i < kBefore; ++i) {
       const int64_t from = begin - kBefore + i;
-      rows[i] = from >= 0 ? read<V>(in.x.at(batch, from, channel))
-                : in.tail ? read<V>(in.tail.at(batch, from + kBefore, channel))
-                          : Pack<T, V>{};
+      rows[i] = from >= 0 ? load_raw<V>(in.x.at(batch, from, channel))
+                : in.tail ? load_raw<V>(in.tail.at(batch, from + kBefore, channel))
+                          : Raw<T, V>{};
     }
     for (int64_t t = begin; t < end; t += kRows) {
       const T* const x = in.x.at(batch, t, channel);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        if (t + r < end) rows[kBefore + r] = read<V>(x + r * in.x.time_step);
+        if (t + r < end) rows[kBefore + r] = load_raw<V>(x + r * in.x.time_step);
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) forward(const __grid_constant__ Forw
         for (int i = 0; i < V; ++i) {
           sum[i] = bias[i];
 #pragma unroll
-          for (int j = 0; j < kTaps; ++j) sum[i] += w[j][i] * widen(rows[r + j].lanes[i]);
+          for (int j = 0; j < kTaps; ++j) sum[i] += w[j][i] * rows[r + j][i];
         }
         if (t + r < end) store(y + (t + r) * in.channels, sum);
       }

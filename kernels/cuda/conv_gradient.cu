@@ -42,8 +42,8 @@ struct Backward {
 };
 
 template <int V, class T>
-__device__ __forceinline__ Pack<T, V> read_or_zero(const T* from) {
-  return from ? read<V>(from) : Pack<T, V>{};
+__device__ __forceinline__ Raw<T, V> read_or_zero(const T* from) {
+  return from ? load_raw<V>(from) : Raw<T, V>{};
 }
 
 // The sums of one parameter over the slices of a block, in their order.
@@ -65,7 +65,7 @@ __device__ void leave(const float (&sums)[V], float* partial, bool exists) {
 }
 
 template <class T, int V, int kTaps>
-__global__ void __launch_bounds__(kSlices* kWarp) backward(const __grid_constant__ Backward<T> in) {
+__global__ void __launch_bounds__(kSlices* kWarp, 3) backward(const __grid_constant__ Backward<T> in) {
   const int64_t widths = (in.channels + V * kWarp - 1) / (V * kWarp), block = blockIdx.x / widths;
   const int64_t batch = block / in.tiles, tile = block % in.tiles;
   const int64_t channel = (blockIdx.x % widths * kWarp + threadIdx.x % kWarp) * V;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kSlices* kWarp) backward(const __grid_constant
     constexpr int kAfter = kTaps - 1;
     float w[kTaps][V] = {}, dw[kTaps][V] = {};
     if (exists) in.weight.load(channel, w);
-    Pack<T, V> dy[kAfter + kRows], e[kRows];
+    Raw<T, V> dy[kAfter + kRows], e[kRows];
 #pragma unroll
     for (int i = 0; i < kAfter; ++i)
       dy[i] = read_or_zero<V>(exists ? in.cotangent(batch, begin + i, channel) : nullptr);
@@ -119,12 +119,12 @@ __global__ void __launch_bounds__(kSlices* kWarp) backward(const __grid_constant
         if (const T* const from = in.final_gradient(batch, u + r, channel)) load(from, sum);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-          dbias[i] += widen(dy[r].lanes[i]);
+          dbias[i] += dy[r][i];
 #pragma unroll
           for (int j = 0; j < kTaps; ++j) {
-            const float cotangent = widen(dy[r + j].lanes[i]);
+            const float cotangent = dy[r + j][i];
             sum[i] += w[kAfter - j][i] * cotangent;
-            dw[kAfter - j][i] += widen(e[r].lanes[i]) * cotangent;
+            dw[kAfter - j][i] += e[r][i] * cotangent;
           }
         }
         if (T* const to = in.gradient(batch, u + r, channel)) store(to, sum);

@@ -199,14 +199,14 @@ struct AlignedRow {
 template <class T, int V>
 __global__ void __launch_bounds__(kRowThreads, 2) long_rows(const __grid_constant__ Rows<T> in) {
   extern __shared__ __align__(16) unsigned char shared[];
-  auto* const kept = reinterpret_cast<Pack<T, V>*>(shared);  // each thread's own packs: nobody else reads them
+  auto* const kept = reinterpret_cast<Raw<T, V>*>(shared);  // each thread's own packs: nobody else reads them
   for (int64_t row = blockIdx.x; row < in.rows; row += gridDim.x) {
     const int64_t target = in.targets[row];
     const bool leads = threadIdx.x == 0, counts = in.counts(row, target, leads);
     const T* const x = in.logits + in.row_of(row);
     T* const dx = in.dlogits ? in.dlogits + row * in.classes : nullptr;
     const AlignedRow<T, V> parts(x, in.classes);
-    const auto* const packs = reinterpret_cast<const Pack<T, V>*>(x + parts.head);
+    const auto* const packs = reinterpret_cast<const Raw<T, V>*>(x + parts.head);
     float edge[1] = {parts.has_edge && counts ? widen(x[parts.edge]) : -INFINITY};
     const int begin = static_cast<int>(threadIdx.x), end = counts ? parts.packs : 0;
 
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) long_rows(const __grid_constan
     } else {
       statistics.add(edge);
       for (int p = begin; p < end; p += kPacksInFlight * kRowThreads) {
-        Pack<T, V> loaded[kPacksInFlight];
+        Raw<T, V> loaded[kPacksInFlight];
 #pragma unroll
         for (int u = 0; u < kPacksInFlight; ++u) {
           if (p + u * kRowThreads < end) loaded[u] = packs[p + u * kRowThreads];
@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) long_rows(const __grid_constan
           if (place < in.kept) kept[place] = loaded[u];
           float values[V];
 #pragma unroll
-          for (int i = 0; i < V; ++i) values[i] = widen(loaded[u].lanes[i]);
+          for (int i = 0; i < V; ++i) values[i] = loaded[u][i];
           statistics.add(values);
         }
       }
@@ -254,9 +254,9 @@ __global__ void __launch_bounds__(kRowThreads, 2) long_rows(const __grid_constan
         float values[V] = {};
         const int64_t column = parts.head + int64_t{p} * V;
         if (counts) {
-          const Pack<T, V> pack = p < in.kept && !in.known ? kept[p] : packs[p];
+          const Raw<T, V> pack = p < in.kept && !in.known ? kept[p] : packs[p];
 #pragma unroll
-          for (int i = 0; i < V; ++i) values[i] = widen(pack.lanes[i]);
+          for (int i = 0; i < V; ++i) values[i] = pack[i];
         }
         pass(values, column, [&](auto& result) { store(dx + column, result); });
       }

@@ -21,7 +21,7 @@ struct Forward {
 };
 
 template <class T, bool kCentred, int V, int kPacks>
-__global__ void __launch_bounds__(kMostGroupThreads) forward(const __grid_constant__ Forward<T> in) {
+__global__ void __launch_bounds__(kMostGroupThreads, 2) forward(const __grid_constant__ Forward<T> in) {
   const RowGroup group(in.group);
   const int64_t rows_per_block = group.rows_per_block();
   for (int64_t first = blockIdx.x * rows_per_block; first < in.rows; first += gridDim.x * rows_per_block) {

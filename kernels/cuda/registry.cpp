@@ -1,11 +1,14 @@
 #include "monoid/kernels/registry.h"
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/conv.h"
+#include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/cuda/runtime.h"
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
+#include "monoid/kernels/norm.h"
 #include "monoid/kernels/optim.h"
 #include "monoid/kernels/scan.h"
 
@@ -52,6 +55,22 @@ void bind_cuda_kernels() {
   // optim
   kernels::adamw.bind(on_cuda, cuda::adamw);
   kernels::gradient_norms.bind(on_cuda, cuda::gradient_norms);
+  // cross-entropy
+  kernels::cross_entropy_count.bind(on_cuda, cuda::cross_entropy_count);
+  kernels::cross_entropy.bind(on_cuda, cuda::cross_entropy);
+  kernels::cross_entropy_total.bind(on_cuda, cuda::cross_entropy_total);
+  kernels::cross_entropy_rescale.bind(on_cuda, cuda::cross_entropy_rescale);
+  kernels::cross_entropy_gradient.bind(on_cuda, cuda::cross_entropy_gradient);
+
+  // norm
+  kernels::rms_norm.bind(on_cuda, cuda::rms_norm);
+  kernels::rms_norm_gradient.bind(on_cuda, cuda::rms_norm_gradient);
+  kernels::layer_norm.bind(on_cuda, cuda::layer_norm);
+  kernels::layer_norm_gradient.bind(on_cuda, cuda::layer_norm_gradient);
+
+  // conv
+  kernels::causal_conv.bind(on_cuda, cuda::causal_conv);
+  kernels::causal_conv_gradient.bind(on_cuda, cuda::causal_conv_gradient);
 }
 
 }  // namespace monoid

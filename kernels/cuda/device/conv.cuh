@@ -34,11 +34,6 @@ bool in_packs(const TimeRows<T>& rows, int64_t channels) {
   return aligned_for<kV>(rows.data, rows.batch_step) && rows.time_step % kV == 0 && channels % kV == 0;
 }
 
-template <int V, class T>
-__device__ __forceinline__ Pack<T, V> read(const T* from) {
-  return *reinterpret_cast<const Pack<T, V>*>(from);
-}
-
 /// weight [channel, tap], of any strides.
 template <class T>
 struct Taps {

@@ -97,15 +97,14 @@ class RowPart {
  public:
   __device__ __forceinline__ RowPart(const T* row, const RowGroup& group, int64_t length) : row_(row) {
     if constexpr (kPacks > 0) {
-      for_packs<V, kPacks>(group, length,
-                           [&](int p, int column) { packs_[p] = *reinterpret_cast<const Pack<T, V>*>(row + column); });
+      for_packs<V, kPacks>(group, length, [&](int p, int column) { packs_[p] = load_raw<V>(row + column); });
     }
   }
 
   __device__ __forceinline__ void get(int p, int64_t column, float (&x)[V]) const {
     if constexpr (kPacks > 0) {
 #pragma unroll
-      for (int i = 0; i < V; ++i) x[i] = widen(packs_[p].lanes[i]);
+      for (int i = 0; i < V; ++i) x[i] = packs_[p][i];
     } else {
       load(row_ + column, x);
     }
@@ -119,17 +118,15 @@ class RowPart {
       other.get(p, column, y);
 #pragma unroll
       for (int i = 0; i < V; ++i) x[i] += y[i];
-      store(to + column, x);
-      if constexpr (kPacks > 0) {
-#pragma unroll
-        for (int i = 0; i < V; ++i) packs_[p].lanes[i] = narrow<T>(x[i]);
-      }
+      const Raw<T, V> sum(x);
+      store_raw(to + column, sum);
+      if constexpr (kPacks > 0) packs_[p] = sum;
     });
     row_ = to;
   }
 
  private:
-  Pack<T, V> packs_[kPacks > 0 ? kPacks : 1];
+  Raw<T, V> packs_[kPacks > 0 ? kPacks : 1];
   const T* row_;
 };
 

@@ -74,6 +74,43 @@ __device__ __forceinline__ void store(T* to, const float (&from)[N]) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
+/// N elements kept as they lie in memory: two bf16 a register, widened where they are used.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Raw {
+  static constexpr bool kPaired = sizeof(T) == 2 && N % 2 == 0;
+  using Word = std::conditional_t<kPaired || sizeof(T) == 4, uint32_t, uint16_t>;
+
+  Raw() = default;
+  __device__ __forceinline__ explicit Raw(const float (&x)[N]) {
+#pragma unroll
+    for (int i = 0; i < N / kLanes; ++i) {
+      if constexpr (kPaired)
+        words[i] = narrow<T>(x[2 * i]).bits | static_cast<uint32_t>(narrow<T>(x[2 * i + 1]).bits) << 16;
+      else if constexpr (sizeof(T) == 4)
+        words[i] = __float_as_uint(x[i]);
+      else
+        words[i] = narrow<T>(x[i]).bits;
+    }
+  }
+  __device__ __forceinline__ float operator[](int i) const {
+    if constexpr (sizeof(T) == 4) return __uint_as_float(words[i]);
+    if constexpr (!kPaired) return __uint_as_float(static_cast<uint32_t>(words[i]) << 16);
+    return __uint_as_float(i % 2 == 0 ? words[i / 2] << 16 : words[i / 2] & 0xffff0000u);
+  }
+
+  static constexpr int kLanes = kPaired ? 2 : 1;
+  Word words[N / kLanes];
+};
+
+template <int N, class T>
+__device__ __forceinline__ Raw<T, N> load_raw(const T* from) {
+  return *reinterpret_cast<const Raw<T, N>*>(from);
+}
+template <int N, class T>
+__device__ __forceinline__ void store_raw(T* to, const Raw<T, N>& x) {
+  *reinterpret_cast<Raw<T, N>*>(to) = x;
+}
+
 /// True where `address` and a stride of elements keep packs of N aligned.
 template <int N, class T>
 __host__ __device__ inline bool aligned_for(const T* address, int64_t stride = 0) {
