@@ -1,12 +1,14 @@
 #include "monoid/layers/norm.h"
 
-#include "monoid/ops/norm.h"
-
 namespace monoid {
 
 RmsNorm::RmsNorm(int64_t channels, double eps) : weight_(constant_parameter({channels}, 1)), eps_(eps) {}
 
 Tensor RmsNorm::forward(const Tensor& x) const { return rms_norm(x, weight_, eps_); }
+
+NormAndSum RmsNorm::add(const Tensor& x, const Tensor& residual) const {
+  return add_rms_norm(x, residual, weight_, eps_);
+}
 
 void RmsNorm::visit(Visitor& visitor) { visitor.parameter("weight", weight_); }
 
@@ -21,6 +23,10 @@ LayerNorm::LayerNorm(int64_t channels, Bias bias, double eps) : weight_(constant
 }
 
 Tensor LayerNorm::forward(const Tensor& x) const { return layer_norm(x, weight_, bias_, eps_); }
+
+NormAndSum LayerNorm::add(const Tensor& x, const Tensor& residual) const {
+  return add_layer_norm(x, residual, weight_, bias_, eps_);
+}
 
 void LayerNorm::visit(Visitor& visitor) {
   visitor.parameter("weight", weight_);

@@ -2,6 +2,7 @@
 
 #include "monoid/layers/init.h"
 #include "monoid/layers/module.h"
+#include "monoid/ops/norm.h"
 
 namespace monoid {
 
@@ -11,6 +12,8 @@ class RmsNorm : public Module {
   explicit RmsNorm(int64_t channels, double eps = -1);
 
   Tensor forward(const Tensor& x) const;
+  /// The norm on a residual stream, of x + residual (x where there is none), and the stream beside it.
+  NormAndSum add(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:
@@ -36,6 +39,8 @@ class LayerNorm : public Module {
   explicit LayerNorm(int64_t channels, Bias bias = Bias::learned, double eps = 1e-5);
 
   Tensor forward(const Tensor& x) const;
+  /// The norm on a residual stream, as RmsNorm::add.
+  NormAndSum add(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

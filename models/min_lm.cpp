@@ -66,17 +66,17 @@ MinLm::Layer::Layer(const MinLmConfig& config, int64_t index, Generator& init)
 Tensor MinLm::Layer::forward(Tensor x, StateUpdate& state, Generator* dropout) const {
   const int64_t batch = x.size(0);
   if (conv_) {
-    const OutputAndState conv = conv_->forward(x, state.before(tail_name_, {batch, tail_, x.size(2)}));
+    const OutputAndState conv = conv_->forward(x, state.before(tail_name_, {batch, tail_, x.size(2)}), x);
     state.after(tail_name_, conv.state);
-    x = x + conv.output;
+    x = conv.output;
   }
   const Tensor hidden = state.before(hidden_name_, {batch, inner_});
+  NormAndSum stream = mixer_norm_.add(x);
   const OutputAndState mixed =
-      std::visit([&](const auto& mixer) { return mixer.forward(mixer_norm_.forward(x), hidden); }, mixer_);
+      std::visit([&](const auto& mixer) { return mixer.forward(stream.normed, hidden, stream.sum); }, mixer_);
   state.after(hidden_name_, mixed.state);
-  x = x + mixed.output;
-  x = x + feed_forward_.forward(feed_forward_norm_.forward(x));
-  return dropout_.forward(x, dropout);
+  stream = feed_forward_norm_.add(mixed.output);
+  return dropout_.forward(feed_forward_.forward(stream.normed, stream.sum), dropout);
 }
 
 void MinLm::Layer::visit(Visitor& visitor) {

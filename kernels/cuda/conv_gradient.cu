@@ -12,8 +12,8 @@
 namespace monoid::cuda {
 namespace {
 
-constexpr int kRows = 4;    // rows in flight of a thread
-constexpr int kSlices = 4;  // warps of a block
+constexpr int kSlices = 4;                             // warps of a block
+constexpr int kThreads = kSlices * kWarp, kAhead = 8;  // steps that a thread fetches ahead
 
 template <class T>
 struct Backward {
@@ -41,11 +41,6 @@ struct Backward {
   }
 };
 
-template <int V, class T>
-__device__ __forceinline__ Raw<T, V> read_or_zero(const T* from) {
-  return from ? load_raw<V>(from) : Raw<T, V>{};
-}
-
 // The sums of one parameter over the slices of a block, in their order.
 template <int V>
 __device__ void leave(const float (&sums)[V], float* partial, bool exists) {
@@ -65,7 +60,7 @@ __device__ void leave(const float (&sums)[V], float* partial, bool exists) {
 }
 
 template <class T, int V, int kTaps>
-__global__ void __launch_bounds__(kSlices* kWarp, 3) backward(const __grid_constant__ Backward<T> in) {
+__global__ void __launch_bounds__(kThreads, 3) backward(const __grid_constant__ Backward<T> in) {
   const int64_t widths = (in.channels + V * kWarp - 1) / (V * kWarp), block = blockIdx.x / widths;
   const int64_t batch = block / in.tiles, tile = block % in.tiles;
   const int64_t channel = (blockIdx.x % widths * kWarp + threadIdx.x % kWarp) * V;
@@ -100,37 +95,50 @@ __global__ void __launch_bounds__(kSlices* kWarp, 3) backward(const __grid_const
     }
   } else {
     constexpr int kAfter = kTaps - 1;
-    float w[kTaps][V] = {}, dw[kTaps][V] = {};
+    extern __shared__ __align__(16) unsigned char shared[];
+    auto* const ring = reinterpret_cast<Raw<T, V>*>(shared) + threadIdx.x;
+    const auto fetch = [&](int64_t u) {
+      const auto place = (u - begin) % kAhead * 2 * kThreads;
+      const T *const dy = in.cotangent(batch, u + kAfter, channel), *const e = in.input(batch, u, channel);
+      copy_async(ring + place, dy ? dy : in.dy.data, dy);
+      copy_async(ring + place + kThreads, e ? e : in.dy.data, e);
+      commit_copies();
+    };
+    float w[kTaps][V] = {}, dw[kTaps][V] = {}, dy[kTaps][V];
     if (exists) in.weight.load(channel, w);
-    Raw<T, V> dy[kAfter + kRows], e[kRows];
 #pragma unroll
-    for (int i = 0; i < kAfter; ++i)
-      dy[i] = read_or_zero<V>(exists ? in.cotangent(batch, begin + i, channel) : nullptr);
-    for (int64_t u = begin; u < end; u += kRows) {
+    for (int j = 0; j < kAfter; ++j) {
+      const T* const from = exists ? in.cotangent(batch, begin + j, channel) : nullptr;
+      const Raw<T, V> row = from ? load_raw<V>(from) : Raw<T, V>{};
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        dy[kAfter + r] = read_or_zero<V>(in.cotangent(batch, u + kAfter + r, channel));
-        e[r] = read_or_zero<V>(u + r < end ? in.input(batch, u + r, channel) : nullptr);
-      }
+      for (int i = 0; i < V; ++i) dy[j][i] = row[i];
+    }
+    for (int64_t u = begin; u < min(end, begin + kAhead); ++u) fetch(u);
+    for (int64_t u = end; u < begin + kAhead; ++u) commit_copies();
+    for (int64_t u = begin; u < end; ++u) {
+      wait_for_copies<kAhead - 1>();
+      const auto place = (u - begin) % kAhead * 2 * kThreads;
+      const Raw<T, V> last = ring[place], e = ring[place + kThreads];
+      if (u + kAhead < end)
+        fetch(u + kAhead);
+      else
+        commit_copies();
+      float sum[V] = {};
+      if (const T* const from = in.final_gradient(batch, u, channel)) load(from, sum);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (u + r >= end) break;
-        float sum[V] = {};
-        if (const T* const from = in.final_gradient(batch, u + r, channel)) load(from, sum);
+      for (int i = 0; i < V; ++i) {
+        const float input = e[i];
+        dy[kAfter][i] = last[i];
+        dbias[i] += dy[0][i];
 #pragma unroll
-        for (int i = 0; i < V; ++i) {
-          dbias[i] += dy[r][i];
-#pragma unroll
-          for (int j = 0; j < kTaps; ++j) {
-            const float cotangent = dy[r + j][i];
-            sum[i] += w[kAfter - j][i] * cotangent;
-            dw[kAfter - j][i] += e[r][i] * cotangent;
-          }
+        for (int j = 0; j < kTaps; ++j) {
+          sum[i] += w[kAfter - j][i] * dy[j][i];
+          dw[kAfter - j][i] += input * dy[j][i];
         }
-        if (T* const to = in.gradient(batch, u + r, channel)) store(to, sum);
-      }
 #pragma unroll
-      for (int i = 0; i < kAfter; ++i) dy[i] = dy[kRows + i];
+        for (int j = 0; j < kAfter; ++j) dy[j][i] = dy[j + 1][i];
+      }
+      if (T* const to = in.gradient(batch, u, channel)) store(to, sum);
     }
     if (!partial) return;
 #pragma unroll
@@ -165,19 +173,20 @@ void causal_conv_gradient(const Tensor& dy, const Tensor& dfinal, const Tensor& 
     const bool wide = fits(in.dy, in.dfinal, in.x, in.tail) && fits(in.dx, in.dtail);
     dispatch_taps<T>(wide, taps, [&]<int V, int kTaps>() {
       const auto kernel = backward<T, V, kTaps>;
-      constexpr int kThreads = kSlices * kWarp;
-      const int resident = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kThreads, 0);
+      const size_t shared_bytes = kTaps == 0 ? 0 : 2 * kAhead * kThreads * sizeof(Raw<T, V>);
+      const int resident =
+          launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kThreads, shared_bytes);
       const int64_t columns = batch * blocks_for(channels, V * kWarp), times = time - in.first_time;
       in.tiles = columns == 0 ? 1
                               : slices_that_fill(int64_t{resident} * launch.device().multiprocessors, columns,
-                                                 blocks_for(times, kSlices * 2 * kRows));
+                                                 blocks_for(times, kSlices * kLeastSteps));
       in.steps = blocks_for(times, in.tiles * kSlices);
       Tensor partials;
       if (dweight.defined() || dbias.defined()) {
         partials = Tensor::empty({batch * in.tiles, taps + 1, channels}, DType::f32, dy.device());
         in.partials = partials.data<float>();
       }
-      launch(kernel, static_cast<unsigned>(columns * in.tiles), kThreads, in);
+      launch.with_shared(kernel, static_cast<unsigned>(columns * in.tiles), kThreads, shared_bytes, in);
       if (partials.defined()) add_partials(launch, partials, dweight, dbias);
     });
   });

@@ -40,9 +40,8 @@ __global__ void __launch_bounds__(kSumThreads)
   }
 }
 
-template <class T>
+template <class T, int kV>
 __global__ void rescale(const float* dtotal, T* x, int64_t count) {
-  constexpr int kV = kWide<T>;
   const float factor = *dtotal;
   if (factor == 1) return;
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
@@ -87,9 +86,10 @@ void cross_entropy_rescale(const Tensor& dtotal, Tensor& dlogits) {
   const Launch launch("cross_entropy", dlogits);
   dispatch_storage("cross_entropy", dlogits.dtype(), [&]<class T>() {
     constexpr int kThreads = 256;
-    const int64_t blocks =
-        std::min<int64_t>(blocks_for(dlogits.elements(), kThreads * kWide<T>), 8 * launch.device().multiprocessors);
-    launch(rescale<T>, static_cast<unsigned>(blocks), kThreads, dtotal.data<float>(), dlogits.data<T>(),
+    T* const x = dlogits.data<T>();
+    const int64_t most = 8 * launch.device().multiprocessors, blocks = blocks_for(dlogits.elements(), kThreads);
+    launch(aligned_for<kWide<T>>(x) ? rescale<T, kWide<T>> : rescale<T, 1>,
+           static_cast<unsigned>(std::min<int64_t>(blocks, most)), kThreads, dtotal.data<float>(), x,
            dlogits.elements());
   });
 }

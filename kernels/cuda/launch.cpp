@@ -77,6 +77,7 @@ Launch::Launch(std::string_view op, int index) : op_(op), index_(index) {
 
 int Launch::blocks_per_multiprocessor(const void* kernel, int threads, size_t shared_bytes) const {
   int blocks = 0;
+  if (shared_bytes > 0) allow_shared(kernel, shared_bytes);
   check_call(op_, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes));
   return blocks;
 }
@@ -89,8 +90,12 @@ void Launch::allow_shared(const void* kernel, size_t bytes) const {
   static auto& allowed = *new std::set<std::pair<const void*, int>>;
   const std::lock_guard lock(mutex);
   if (!allowed.emplace(kernel, index_).second) return;
-  check_call(op_, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(limits_->shared_bytes_per_block)));
+  cudaFuncAttributes attributes{};
+  check_call(op_, cudaFuncGetAttributes(&attributes, kernel));
+  const size_t dynamic = limits_->shared_bytes_per_block - attributes.sharedSizeBytes;
+  check_call(op_, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic)));
+  check_call(op_, cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                       cudaSharedmemCarveoutMaxShared));
 }
 
 }  // namespace monoid::cuda

@@ -45,7 +45,7 @@ class Launch {
     with_shared(kernel, grid, block, 0, static_cast<Arguments&&>(arguments)...);
   }
 
-  /// The same with dynamic shared memory, beyond 48 KB too.
+  /// The same with dynamic shared memory, beyond the 48 KB that every block gets too.
   template <class... Parameters, class... Arguments>
   void with_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                    Arguments&&... arguments) const {
@@ -57,8 +57,7 @@ class Launch {
   void in_clusters(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, size_t shared_bytes,
                    Arguments&&... arguments) const {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-    constexpr size_t kFree = 48 << 10;
-    if (shared_bytes > kFree) allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
+    if (shared_bytes > kFreeShared) allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
     config.blockDim = block;
@@ -76,6 +75,8 @@ class Launch {
   int blocks_per_multiprocessor(const void* kernel, int threads, size_t shared_bytes) const;
 
  private:
+  static constexpr size_t kFreeShared = 16 << 10;  // leaves room for what the kernel declares itself
+
   void allow_shared(const void* kernel, size_t bytes) const;
 
   std::string_view op_;

@@ -1,6 +1,7 @@
 // Norms of rows. Floor: x read, y written, 2 units (with a residual 4). A group of threads owns a row and keeps it in
-// registers: mean, variance about the mean, output, three passes of which only the first sees memory. Sums run in
-// double, which costs nothing next to memory and takes 1e20 and 1e-30 alike.
+// registers: mean, variance about the mean, output, passes of which only the first sees memory. The mean is refined by
+// the mean of what is left of the row, so that a pair of floats holds it. Squares that leave the range of floats, as
+// those of 1e20, 1e-20 or of constant rows, are summed again in double.
 
 #include "monoid/kernels/norm.h"
 
@@ -16,9 +17,26 @@ struct Forward {
   double *mean, *scale;
   RowOffsets x_row, residual_row;
   int64_t rows, length;
-  double eps, floor;
-  int group = 0;
+  double eps, most_scale;
+  int group = 0;  // log2 of its threads
 };
+
+constexpr float kLeastSquares = 1e-25f, kMostSquares = 1e38f;
+
+// The sum over a row of term(element), computed in `Sum`; all threads of the block call it.
+template <class Sum, class T, int V, int kPacks, class Term>
+__device__ __forceinline__ Sum row_sum(const RowGroup& group, const RowPart<T, V, kPacks>& x, int64_t length,
+                                       Term term) {
+  Sum sum[1] = {};
+  for_packs<V, kPacks>(group, length, [&](int p, auto column) {
+    float values[V];
+    x.get(p, column, values);
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum[0] += term(values[i]);
+  });
+  group.reduce(sum);
+  return sum[0];
+}
 
 template <class T, bool kCentred, int V, int kPacks>
 __global__ void __launch_bounds__(kMostGroupThreads, 2) forward(const __grid_constant__ Forward<T> in) {
@@ -26,40 +44,41 @@ __global__ void __launch_bounds__(kMostGroupThreads, 2) forward(const __grid_con
   const int64_t rows_per_block = group.rows_per_block();
   for (int64_t first = blockIdx.x * rows_per_block; first < in.rows; first += gridDim.x * rows_per_block) {
     const int64_t row = first + group.index_in_block(), length = row < in.rows ? in.length : 0;
-    const double count = static_cast<double>(in.length);
+    const float count = static_cast<float>(in.length);
     RowPart<T, V, kPacks> x(in.x + in.x_row(row), group, length);
     if (in.residual) {
       const RowPart<T, V, kPacks> residual(in.residual + in.residual_row(row), group, length);
       x.add(residual, in.sum + row * length, group, length);
     }
-    double mean[1] = {};
+    Normalise<kCentred> normalise{0, 0, 1};
+    double mean = 0;
     if constexpr (kCentred) {
-      for_packs<V, kPacks>(group, length, [&](int p, auto column) {
-        float values[V];
-        x.get(p, column, values);
-#pragma unroll
-        for (int i = 0; i < V; ++i) mean[0] += static_cast<double>(values[i]);
-      });
-      group.reduce(mean);
-      mean[0] /= count;
+      normalise.high = row_sum<float>(group, x, length, [](float value) { return value; }) / count;
+      if constexpr (std::is_same_v<T, float>)  // bf16 has not the digits to need it
+        normalise.low = row_sum<float>(group, x, length, [=](float value) { return value - normalise.high; }) / count;
+      mean = static_cast<double>(normalise.high) + static_cast<double>(normalise.low);
     }
-    double squares[1] = {};
-    for_packs<V, kPacks>(group, length, [&](int p, auto column) {
-      float values[V];
-      x.get(p, column, values);
-#pragma unroll
-      for (int i = 0; i < V; ++i) {
-        const double difference = static_cast<double>(values[i]) - mean[0];
-        squares[0] += difference * difference;
-      }
+    const float squares = row_sum<float>(group, x, length, [=](float value) {
+      const float difference = normalise(value);
+      return difference * difference;
     });
-    group.reduce(squares);
-    const double deviation = sqrt(squares[0] / count + in.eps), scale = 1 / fmax(deviation, in.floor);
+    double scale = 1 / sqrtf(squares / count + static_cast<float>(in.eps));
+    if (group.any(length > 0 && !(squares > kLeastSquares && squares < kMostSquares))) {
+      const double exact_count = static_cast<double>(in.length);
+      if constexpr (kCentred)
+        mean = row_sum<double>(group, x, length, [](float value) { return static_cast<double>(value); }) / exact_count;
+      const double exact_squares = row_sum<double>(group, x, length, [=](float value) {
+        const double difference = static_cast<double>(value) - mean;
+        return difference * difference;
+      });
+      scale = 1 / sqrt(exact_squares / exact_count + in.eps);
+    }
+    scale = fmin(scale, in.most_scale);
+    normalise = Normalise<kCentred>(mean, scale);
     if (group.thread() == 0 && length > 0) {
-      if constexpr (kCentred) in.mean[row] = mean[0];
+      if constexpr (kCentred) in.mean[row] = mean;
       in.scale[row] = scale;
     }
-    const Normalise<kCentred> normalise(mean[0], scale);
     for_packs<V, kPacks>(group, length, [&](int p, auto column) {
       float values[V], weight[V], bias[V];
       x.get(p, column, values);
@@ -96,10 +115,10 @@ void run(const char* op, const Tensor& x, const Tensor& residual, const Tensor& 
                   .rows = rows,
                   .length = length,
                   .eps = eps,
-                  .floor = floor};
+                  .most_scale = floor > 0 ? 1 / floor : INFINITY};
     const bool wide = rows_in_packs<T>(x, residual, weight, bias, sum, y);
     dispatch_row_parts<T>(length, wide, [&]<int V, int kPacks>(const RowGroups& groups) {
-      in.group = groups.size;
+      in.group = groups.log2_size;
       const auto blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()), 1 << 30);
       launch(forward<T, kCentred, V, kPacks>, static_cast<unsigned>(blocks), groups.block(), in);
     });

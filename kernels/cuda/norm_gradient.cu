@@ -1,9 +1,10 @@
 // Gradients of the norms. With n = normalised row and g = dy * weight:
 //   dx = dsum + scale * (g - mean(g) - n * mean(g * n)),   dweight = sum over rows of dy * n,   dbias = of dy.
 // Floor: x and dy read, dx written, 3 units (with dsum 4). A block stays on the GPU and takes every gridDim-th batch of
-// rows; each thread keeps its part of a row and the sums of its columns in registers, and the block leaves one row of
-// partial sums.
+// rows, of which the next is on its way into shared memory; each thread keeps the sums of its columns in registers, and
+// the block leaves one row of partial sums.
 
+#include "monoid/kernels/cuda/device/async_copy.cuh"
 #include "monoid/kernels/cuda/device/norm.cuh"
 #include "monoid/kernels/cuda/partials.h"
 #include "monoid/kernels/norm.h"
@@ -19,8 +20,95 @@ struct Backward {
   float* partials;  // [blocks, dweight and for a centred norm dbias, length]
   RowOffsets x_row, dy_row, dsum_row;
   int64_t rows, length;
-  double constant_scale;  // of rows whose scale does not depend on x
-  int group = 0;
+  double constant_scale;      // of rows whose scale does not depend on x
+  int group = 0, stages = 0;  // log2 of the threads of a group; rows ahead + 1
+};
+
+// A thread's part of a row that it copied into shared memory.
+template <class T, int V>
+struct StagedPart {
+  __device__ void fetch(const T* row, const RowGroup& group, int p) const {
+    copy_async(packs + p * blockDim.x, row + (p * group.size() + group.thread()) * V);
+  }
+  __device__ __forceinline__ void get(int p, int64_t, float (&x)[V]) const {
+    const Raw<T, V> pack = packs[p * blockDim.x];
+#pragma unroll
+    for (int i = 0; i < V; ++i) x[i] = pack[i];
+  }
+
+  Raw<T, V>* packs;
+};
+
+// The rows that a gradient is computed from, and their statistics. Those of packs are fetched one round ahead, if
+// shared memory has room for two.
+template <class T, int V, int kPacks>
+class Source {
+ public:
+  static constexpr bool kStaged = V > 1;
+  using Part = std::conditional_t<kStaged, StagedPart<T, V>, RowPart<T, V, kPacks>>;
+  struct Row {
+    Part x, dy, dsum;
+    double mean, scale;
+  };
+
+  __device__ Source(const Backward<T>& in, const RowGroup& group) : in_(in), group_(group) {
+    if constexpr (kStaged) fetch(blockIdx.x * int64_t{group.rows_per_block()}, 0);
+  }
+
+  /// Row `first` + the group's place in the block; rows are taken in order.
+  __device__ __forceinline__ Row take(int64_t first) {
+    const int64_t row = first + group_.index_in_block(), length = row < in_.rows ? in_.length : 0;
+    if constexpr (kStaged) {
+      const double mean = mean_, scale = scale_;
+      const int64_t next = first + int64_t{gridDim.x} * group_.rows_per_block();
+      const int stage = stage_;
+      if (in_.stages > 1) fetch(next, stage_ = 1 - stage_);
+      if (in_.stages > 1)
+        wait_for_copies<1>();
+      else
+        wait_for_copies<0>();
+      return {part(stage, 0), part(stage, 1), part(stage, 2), mean, scale};
+    } else {
+      const int64_t read = row < in_.rows ? row : first;
+      return {Part(in_.x + in_.x_row(read), group_, length), Part(in_.dy + in_.dy_row(read), group_, length),
+              Part(in_.dsum + in_.dsum_row(read), group_, in_.dsum ? length : 0), in_.mean ? in_.mean[read] : 0,
+              in_.scale[read]};
+    }
+  }
+  /// Called when the row taken last is done with.
+  __device__ __forceinline__ void release(int64_t first) {
+    if constexpr (kStaged) {
+      if (in_.stages == 1) fetch(first + int64_t{gridDim.x} * group_.rows_per_block(), 0);
+    }
+  }
+
+ private:
+  __device__ Part part(int stage, int tensor) const {
+    extern __shared__ __align__(16) unsigned char shared[];
+    const int tensors = in_.dsum ? 3 : 2;
+    return {reinterpret_cast<Raw<T, V>*>(shared) + (stage * tensors + tensor) * kPacks * blockDim.x + threadIdx.x};
+  }
+  __device__ __forceinline__ void fetch(int64_t first, int stage) {
+    const int64_t row = first + group_.index_in_block();
+    if (row < in_.rows) {
+      const T *const x = in_.x + in_.x_row(row), *const dy = in_.dy + in_.dy_row(row);
+      const T* const dsum = in_.dsum + in_.dsum_row(row);
+      const Part x_part = part(stage, 0), dy_part = part(stage, 1), dsum_part = part(stage, 2);
+      for_packs<V, kPacks>(group_, in_.length, [&](int p, int) {
+        x_part.fetch(x, group_, p);
+        dy_part.fetch(dy, group_, p);
+        if (in_.dsum) dsum_part.fetch(dsum, group_, p);
+      });
+      mean_ = in_.mean ? in_.mean[row] : 0;
+      scale_ = in_.scale[row];
+    }
+    commit_copies();
+  }
+
+  const Backward<T>& in_;
+  const RowGroup& group_;
+  double mean_ = 0, scale_ = 0;
+  int stage_ = 0;
 };
 
 // The sums of one parameter over the rows that a thread saw: in registers, or for kPacks = 0 in the partial row.
@@ -38,7 +126,7 @@ struct ColumnSums {
 
   // The groups of a block in their order.
   __device__ void leave(const RowGroup& group, int64_t length, float* partial) const {
-    __shared__ float stage[kBlockThreads * kHeldWide];
+    __shared__ __align__(32) float stage[kBlockThreads * kHeldWide];
     const bool alone = group.rows_per_block() == 1;
     float* const to = alone ? partial : stage + group.index_in_block() * length;
     __syncthreads();
@@ -63,14 +151,11 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
   float* const bias_partial = in.partials ? weight_partial + in.length : nullptr;
   ColumnSums<V, kPacks> dweight, dbias;
   bool first_row = true;
+  Source<T, V, kPacks> source(in, group);
   for (int64_t first = blockIdx.x * rows_per_block; first < in.rows; first += gridDim.x * rows_per_block) {
     const int64_t row = first + group.index_in_block(), length = row < in.rows ? in.length : 0;
-    const int64_t read = row < in.rows ? row : first;
-    const RowPart<T, V, kPacks> x(in.x + in.x_row(read), group, length);
-    const RowPart<T, V, kPacks> dy(in.dy + in.dy_row(read), group, length);
-    const RowPart<T, V, kPacks> dsum(in.dsum + in.dsum_row(read), group, in.dsum ? length : 0);
-    const double scale = in.scale[read];
-    const Normalise<kCentred> normalise(kCentred ? in.mean[read] : 0, scale);
+    const auto [x, dy, dsum, mean, scale] = source.take(first);
+    const Normalise<kCentred> normalise(mean, scale);
     const auto weighted = [&](int p, auto column, float(&g)[V]) {
       dy.get(p, column, g);
       if (!in.weight) return;
@@ -112,6 +197,7 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
       if (in.dx) store(in.dx + row * in.length + column, d);
     });
     first_row = false;
+    source.release(first);
   }
   if constexpr (kPacks > 0) {
     if (!in.partials) return;
@@ -120,7 +206,8 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
   }
 }
 
-constexpr double kNever = -1;  // a scale that no row has
+constexpr size_t kReserved = 20 << 10;  // of shared memory, for the sums of a block
+constexpr double kNever = -1;           // a scale that no row has
 
 template <bool kCentred>
 void run(const char* op, const Tensor& x, const Tensor& weight, const double* mean, const double* scale,
@@ -146,9 +233,13 @@ void run(const char* op, const Tensor& x, const Tensor& weight, const double* me
                    .constant_scale = constant_scale};
     const bool wide = rows_in_packs<T>(x, weight, dy, dsum, dx);
     dispatch_row_parts<T>(length, wide, [&]<int V, int kPacks>(const RowGroups& groups) {
-      in.group = groups.size;
+      in.group = groups.log2_size;
       const auto kernel = backward<T, kCentred, V, kPacks>;
-      const int resident = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), groups.block(), 0);
+      const size_t stage = V == 1 ? 0 : (dsum.defined() ? 3 : 2) * groups.block() * kPacks * sizeof(Raw<T, V>);
+      in.stages = 2 * stage + kReserved <= launch.device().shared_bytes_per_block ? 2 : 1;
+      const size_t shared_bytes = in.stages * stage;
+      const int resident =
+          launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), groups.block(), shared_bytes);
       const int64_t blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()),
                                                int64_t{resident} * launch.device().multiprocessors);
       Tensor partials;
@@ -156,7 +247,7 @@ void run(const char* op, const Tensor& x, const Tensor& weight, const double* me
         partials = Tensor::empty({blocks, kCentred ? 2 : 1, length}, DType::f32, x.device());
         in.partials = partials.data<float>();
       }
-      launch(kernel, static_cast<unsigned>(blocks), groups.block(), in);
+      launch.with_shared(kernel, static_cast<unsigned>(blocks), groups.block(), shared_bytes, in);
       if (wants_sums) add_partials(launch, partials, dweight, dbias);
     });
   });

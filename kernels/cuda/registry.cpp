@@ -35,26 +35,10 @@ void bind_cuda_kernels() {
   // matmul
   kernels::matmul.bind(on_cuda, cuda::matmul);
 
-  // scan
-  kernels::linear_scan.bind(on_cuda, cuda::linear_scan);
-  kernels::linear_scan_gradient.bind(on_cuda, cuda::linear_scan_gradient);
-  kernels::log_scan.bind(on_cuda, cuda::log_scan);
-  kernels::log_scan_gradient.bind(on_cuda, cuda::log_scan_gradient);
-  kernels::min_gru_scan.bind(on_cuda, cuda::min_gru_scan);
-  kernels::min_gru_scan_gradient.bind(on_cuda, cuda::min_gru_scan_gradient);
-  kernels::min_lstm_scan.bind(on_cuda, cuda::min_lstm_scan);
-  kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
-
   // indexing (gather, embedding)
   kernels::embedding.bind(on_cuda, cuda::embedding);
   kernels::embedding_gradient.bind(on_cuda, cuda::embedding_gradient);
 
-  // dropout
-  kernels::dropout.bind(on_cuda, cuda::dropout);
-
-  // optim
-  kernels::adamw.bind(on_cuda, cuda::adamw);
-  kernels::gradient_norms.bind(on_cuda, cuda::gradient_norms);
   // cross-entropy
   kernels::cross_entropy_count.bind(on_cuda, cuda::cross_entropy_count);
   kernels::cross_entropy.bind(on_cuda, cuda::cross_entropy);
@@ -68,9 +52,26 @@ void bind_cuda_kernels() {
   kernels::layer_norm.bind(on_cuda, cuda::layer_norm);
   kernels::layer_norm_gradient.bind(on_cuda, cuda::layer_norm_gradient);
 
+  // dropout
+  kernels::dropout.bind(on_cuda, cuda::dropout);
+
   // conv
   kernels::causal_conv.bind(on_cuda, cuda::causal_conv);
   kernels::causal_conv_gradient.bind(on_cuda, cuda::causal_conv_gradient);
+
+  // scan
+  kernels::linear_scan.bind(on_cuda, cuda::linear_scan);
+  kernels::linear_scan_gradient.bind(on_cuda, cuda::linear_scan_gradient);
+  kernels::log_scan.bind(on_cuda, cuda::log_scan);
+  kernels::log_scan_gradient.bind(on_cuda, cuda::log_scan_gradient);
+  kernels::min_gru_scan.bind(on_cuda, cuda::min_gru_scan);
+  kernels::min_gru_scan_gradient.bind(on_cuda, cuda::min_gru_scan_gradient);
+  kernels::min_lstm_scan.bind(on_cuda, cuda::min_lstm_scan);
+  kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
+
+  // optim
+  kernels::adamw.bind(on_cuda, cuda::adamw);
+  kernels::gradient_norms.bind(on_cuda, cuda::gradient_norms);
 }
 
 }  // namespace monoid

@@ -7,6 +7,7 @@
 #include "monoid/core/parallel.h"
 #include "monoid/core/random.h"
 #include "monoid/core/tape.h"
+#include "monoid/ops/elementwise.h"
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/compare.h"
 
@@ -235,6 +236,37 @@ TEST_CASE("norms compute the gradients that are asked for and no others", "[norm
   }
 }
 
+TEST_CASE("a norm on a residual stream is the sum, then the norm, with the gradients of both ways", "[norm]") {
+  const Case c = random_case(70, 37, DType::f32);
+  const Tensor more = normal({70, 37}, 5, DType::f32), dsum = normal({70, 37}, 6, DType::f32);
+  for (const bool added : {true, false}) {
+    for (const bool centred : {true, false}) {
+      CAPTURE(added, centred);
+      Tensors fused{leaf(c.x), added ? leaf(more) : Tensor(), leaf(c.weight), centred ? leaf(c.bias) : Tensor()};
+      Tensors apart{leaf(c.x), added ? leaf(more) : Tensor(), leaf(c.weight), centred ? leaf(c.bias) : Tensor()};
+      Tape fused_tape;
+      const NormAndSum result = centred ? add_layer_norm(fused[0], fused[1], fused[2], fused[3], kEps)
+                                        : add_rms_norm(fused[0], fused[1], fused[2], kEps);
+      fused_tape.backward({result.normed, result.sum}, {c.dy, dsum});
+      Tape tape;
+      const Tensor sum = added ? apart[0] + apart[1] : apart[0];
+      const Tensor normed = centred ? layer_norm(sum, apart[2], apart[3], kEps) : rms_norm(sum, apart[2], kEps);
+      tape.backward({normed, sum}, {c.dy, dsum});
+      test::check_identical(result.normed.detach(), normed.detach());
+      test::check_identical(result.sum.detach(), sum.detach());
+      for (size_t i = 0; i < 4; ++i) {
+        if (fused[i].defined()) test::check_close_in_norm(fused[i].grad(), apart[i].grad(), 1e-6);
+      }
+    }
+  }
+}
+
+TEST_CASE("a stream without a residual goes on in the same memory", "[norm]") {
+  const Case c = random_case(2, 5, DType::f32);
+  CHECK(add_rms_norm(c.x, {}, c.weight).sum.raw() == c.x.raw());
+  CHECK(add_layer_norm(c.x, {}, c.weight).sum.raw() == c.x.raw());
+}
+
 TEST_CASE("norms name what does not fit", "[norm]") {
   const Tensor x = Tensor::ones({2, 4});
   CHECK_THROWS_WITH(rms_norm(x, Tensor::ones({3})), ContainsSubstring("rms_norm: weight f32[3]") &&
@@ -246,6 +278,9 @@ TEST_CASE("norms name what does not fit", "[norm]") {
   CHECK_THROWS_WITH(rms_norm(Tensor::scalar(1)), ContainsSubstring("rms_norm: wants floating-point rows"));
   CHECK_THROWS_WITH(rms_norm(Tensor::ones({2, 4}, DType::bf16)), ContainsSubstring("cast()"));
   CHECK_THROWS_WITH(rms_norm({}), ContainsSubstring("rms_norm"));
+  CHECK_THROWS_WITH(add_rms_norm(x, Tensor::ones({4})),
+                    ContainsSubstring("add_rms_norm: residual") && ContainsSubstring("[2, 4]"));
+  CHECK_THROWS_WITH(add_layer_norm(x, Tensor::ones({2, 4}, DType::f64)), ContainsSubstring("add_layer_norm"));
 }
 
 }  // namespace monoid

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "monoid/kernels/cuda/device/async_copy.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 #include "monoid/kernels/cuda/launch.h"
 
@@ -77,6 +78,8 @@ void dispatch_taps(bool wide, int64_t taps, Body body) {
   if (wide && taps == 4) return body.template operator()<kV, 4>();
   return body.template operator()<1, 0>();
 }
+
+inline constexpr int kLeastSteps = 8;  // of a slice: shorter ones would read much of their neighbours
 
 /// In how many slices of time `columns` are cut, so that the slices just fill `places` on the GPU; at most `most`.
 inline int64_t slices_that_fill(int64_t places, int64_t columns, int64_t most) {

@@ -12,6 +12,8 @@ namespace monoid::cuda {
 /// carries what it rounds away.
 template <bool kCentred>
 struct Normalise {
+  __device__ Normalise(float mean_high, float mean_low, float row_scale)
+      : high(mean_high), low(mean_low), scale(row_scale) {}
   __device__ Normalise(double mean, double row_scale)
       : high(static_cast<float>(mean)), low(static_cast<float>(mean - high)), scale(static_cast<float>(row_scale)) {}
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "monoid/kernels/cuda/device/reduce.cuh"
@@ -19,13 +20,14 @@ inline constexpr int kHeldSingle = 8;      // and of rows that packs do not fit
 /// How many threads share a row of some length, and the shape of blocks that follows.
 struct RowGroups {
   RowGroups(int64_t length, int held_a_thread) : holds(kMostGroupThreads * held_a_thread >= length) {
-    while (size < kMostGroupThreads && size * held_a_thread < length) size *= 2;
+    while (size() < kMostGroupThreads && size() * held_a_thread < length) ++log2_size;
   }
-  int block() const { return size < kBlockThreads ? kBlockThreads : size; }
-  int rows_per_block() const { return block() / size; }
+  int size() const { return 1 << log2_size; }
+  int block() const { return std::max(size(), kBlockThreads); }
+  int rows_per_block() const { return block() >> log2_size; }
 
   bool holds;
-  int size = 8;
+  int log2_size = 3;
 };
 
 /// True where all these tensors can be read in packs of sixteen bytes, row by row.
@@ -41,12 +43,17 @@ bool rows_in_packs(const Tensors&... tensors) {
 /// This thread's place in its group.
 class RowGroup {
  public:
-  __device__ explicit RowGroup(int size) : size_(size) {}
+  __device__ explicit RowGroup(int log2_size) : size_(1 << log2_size), shift_(log2_size) {}
 
   __device__ int size() const { return size_; }
   __device__ int thread() const { return static_cast<int>(threadIdx.x) & (size_ - 1); }
-  __device__ int index_in_block() const { return static_cast<int>(threadIdx.x) / size_; }
-  __device__ int rows_per_block() const { return static_cast<int>(blockDim.x) / size_; }
+  __device__ int index_in_block() const { return static_cast<int>(threadIdx.x) >> shift_; }
+  __device__ int rows_per_block() const { return static_cast<int>(blockDim.x) >> shift_; }
+
+  /// True if it is so in any thread that this one folds together with, be it in another group.
+  __device__ bool any(bool here) const {
+    return size_ <= kWarp ? __any_sync(kAllLanes, here) != 0 : __syncthreads_or(here) != 0;
+  }
 
   /// N folds over the group, in every thread of it. All threads of the block must call it.
   template <class T, int N, class Combine = Plus>
@@ -73,7 +80,7 @@ class RowGroup {
   }
 
  private:
-  int size_;
+  int size_, shift_;
 };
 
 /// Calls body(p, column) for the packs of V elements that are this thread's part of a row: kPacks at most, known at
@@ -81,10 +88,10 @@ class RowGroup {
 template <int V, int kPacks, class Body>
 __device__ __forceinline__ void for_packs(const RowGroup& group, int64_t length, Body body) {
   if constexpr (kPacks > 0) {
+    const int first = group.thread() * V, step = group.size() * V, end = static_cast<int>(length);
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      const int column = (p * group.size() + group.thread()) * V;
-      if (column < length) body(p, column);
+      if (first + p * step < end) body(p, first + p * step);
     }
   } else {
     for (int64_t column = group.thread() * V; column < length; column += group.size() * V) body(0, column);

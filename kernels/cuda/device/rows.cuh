@@ -26,13 +26,15 @@ class RowOffsets {
     }
   }
 
-  __host__ __device__ int64_t operator()(int64_t row) const {
+  __device__ int64_t operator()(int64_t row) const {
+    if (axes_ <= 1) return row * steps_[0];
     int64_t offset = 0;
+#pragma unroll 1
     for (int axis = axes_ - 1; axis > 0; --axis) {
       offset += row % extents_[axis] * steps_[axis];
       row /= extents_[axis];
     }
-    return axes_ > 0 ? offset + row * steps_[0] : 0;
+    return offset + row * steps_[0];
   }
   /// True where every row begins at a multiple of `count` elements from the first.
   bool multiples_of(int64_t count) const {
