@@ -10,7 +10,7 @@
 namespace monoid::cuda {
 namespace {
 
-constexpr int kThreads = 128, kAhead = 8;  // steps that a thread fetches ahead
+constexpr int kThreads = 128, kRows = 8;  // rows in flight of a thread
 
 template <class T>
 struct Forward {
@@ -22,7 +22,7 @@ struct Forward {
 };
 
 template <class T, int V, int kTaps>
-__global__ void __launch_bounds__(kThreads) forward(const __grid_constant__ Forward<T> in) {
+__global__ void __launch_bounds__(kThreads, 4) forward(const __grid_constant__ Forward<T> in) {
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x, packs = in.channels / V;
   const int64_t channel = thread % packs * V, slice = thread / packs % in.slices, batch = thread / packs / in.slices;
   const int64_t begin = slice * in.steps, end = min(in.time, begin + in.steps);
@@ -45,31 +45,35 @@ __global__ void __launch_bounds__(kThreads) forward(const __grid_constant__ Forw
     }
   } else {
     constexpr int kBefore = kTaps - 1;
-    extern __shared__ __align__(16) unsigned char shared[];
-    auto* const ring = reinterpret_cast<Raw<T, V>*>(shared) + threadIdx.x;
-    const auto fetch = [&](int64_t from) {
-      const bool is_x = from >= 0;
-      const T* const input = is_x ? in.x.at(batch, from, channel) : in.tail.at(batch, from + kBefore, channel);
-      copy_async(ring + (from + kBefore - begin) % kAhead * kThreads, input, from < end && (is_x || in.tail));
-      commit_copies();
-    };
-    float w[kTaps][V], sums[kTaps][V] = {};  // sums[i] will be the output i + 1 steps from now; the last one starts
+    float w[kTaps][V];
     in.weight.load(channel, w);
-    for (int64_t from = begin - kBefore; from < begin - kBefore + kAhead; ++from) fetch(from);
-    for (int64_t t = begin - kBefore; t < end; ++t) {
-      wait_for_copies<kAhead - 1>();
-      const Raw<T, V> x = ring[(t + kBefore - begin) % kAhead * kThreads];
-      fetch(t + kAhead);
-      float output[V];
+    Raw<T, V> rows[kBefore + kRows];
 #pragma unroll
-      for (int i = 0; i < V; ++i) {
-        const float input = x[i];
-        output[i] = sums[0][i] + w[kBefore][i] * input;
+    for (int i = 0; i < kBefore; ++i) {
+      const int64_t from = begin - kBefore + i;
+      rows[i] = from >= 0 ? load_raw<V>(in.x.at(batch, from, channel))
+                : in.tail ? load_raw<V>(in.tail.at(batch, from + kBefore, channel))
+                          : Raw<T, V>{};
+    }
+    for (int64_t t = begin; t < end; t += kRows) {
+      const T* const x = in.x.at(batch, t, channel);
 #pragma unroll
-        for (int j = 1; j < kTaps; ++j)
-          sums[j - 1][i] = (j == kBefore ? bias[i] : sums[j][i]) + w[kBefore - j][i] * input;
+      for (int r = 0; r < kRows; ++r) {
+        if (t + r < end) rows[kBefore + r] = load_raw<V>(x + r * in.x.time_step);
       }
-      if (t >= begin) store(y + t * in.channels, output);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float sum[V];
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+          sum[i] = bias[i];
+#pragma unroll
+          for (int j = 0; j < kTaps; ++j) sum[i] += w[j][i] * rows[r + j][i];
+        }
+        if (t + r < end) store(y + (t + r) * in.channels, sum);
+      }
+#pragma unroll
+      for (int i = 0; i < kBefore; ++i) rows[i] = rows[kRows + i];
     }
   }
 }
@@ -94,15 +98,12 @@ void causal_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
                       aligned_for<kWide<T>>(in.bias);
     dispatch_taps<T>(wide, weight.size(1), [&]<int V, int kTaps>() {
       const auto kernel = forward<T, V, kTaps>;
-      const size_t shared_bytes = kTaps == 0 ? 0 : kAhead * kThreads * sizeof(Raw<T, V>);
-      const int resident =
-          launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kThreads, shared_bytes);
+      const int resident = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kThreads, 0);
       const int64_t columns = in.batch * (in.channels / V);
       in.slices = slices_that_fill(int64_t{resident} * launch.device().multiprocessors * kThreads, columns,
                                    blocks_for(in.time, kLeastSteps));
       in.steps = blocks_for(in.time, in.slices);
-      launch.with_shared(kernel, static_cast<unsigned>(blocks_for(columns * in.slices, kThreads)), kThreads,
-                         shared_bytes, in);
+      launch(kernel, static_cast<unsigned>(blocks_for(columns * in.slices, kThreads)), kThreads, in);
     });
   });
 }

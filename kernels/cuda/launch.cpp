@@ -94,8 +94,6 @@ void Launch::allow_shared(const void* kernel, size_t bytes) const {
   check_call(op_, cudaFuncGetAttributes(&attributes, kernel));
   const size_t dynamic = limits_->shared_bytes_per_block - attributes.sharedSizeBytes;
   check_call(op_, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic)));
-  check_call(op_, cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                       cudaSharedmemCarveoutMaxShared));
 }
 
 }  // namespace monoid::cuda

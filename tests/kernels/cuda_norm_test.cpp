@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "monoid/kernels/norm.h"
@@ -41,8 +42,16 @@ const std::vector<Norm>& norms() {
   return list;
 }
 
+// Eighths: their sums are exact in bf16, so that short centred rows do not magnify a rounding that the CPU has not.
+Tensor eighths(const Shape& shape, uint64_t seed) {
+  Tensor x = normal(shape, seed);
+  for (double *value = x.data<double>(), *end = value + x.elements(); value < end; ++value)
+    *value = std::round(*value * 8) / 8;
+  return x;
+}
+
 Tensors inputs_of(int64_t rows, int64_t length) {
-  return {normal({rows, length}, 1), normal({rows, length}, 2), normal({length}, 3), normal({length}, 4)};
+  return {eighths({rows, length}, 1), eighths({rows, length}, 2), normal({length}, 3), normal({length}, 4)};
 }
 
 double tolerance_of(DType dtype) { return dtype == DType::bf16 ? 1e-2 : 1e-5; }
@@ -91,7 +100,13 @@ TEST_CASE("CUDA norms give the same bits on every run", "[cuda][norm]") {
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   for (const int64_t length : {65, 1024, 4096, 9000}) {
     const Tensors values = on_cuda(inputs_of(777, length), dtype);
-    for (const Norm& norm : norms()) check_repeats([&] { return outputs_and_gradients(norm.run, values); });
+    for (const Norm& norm : norms()) {
+      check_repeats([&] {
+        Tensors results = outputs_and_gradients(norm.run, values);
+        std::erase_if(results, [](const Tensor& result) { return !result.defined(); });
+        return results;
+      });
+    }
   }
 }
 
