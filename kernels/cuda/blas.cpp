@@ -142,22 +142,37 @@ bool tuning_allowed() {
   return allowed;
 }
 
-// Milliseconds of one run; infinite if it does not run. The output is written again and again, with the same values.
-double time_of(const Launch& launch, const Plan& plan, const cublasLtMatmulHeuristicResult_t& candidate,
+// The fastest of the candidates, of which the first must be beaten clearly. They take turns, because a GPU that heats
+// up slows down. The output is written again and again, with the same values.
+size_t fastest(const Launch& launch, const Plan& plan, const std::vector<cublasLtMatmulHeuristicResult_t>& candidates,
                const BlasOperands& on) {
-  constexpr int kRounds = 3, kRuns = 4;
+  constexpr int kRounds = 5, kRuns = 5;
+  constexpr double kClearly = 0.98;
   const Device device{DeviceKind::cuda, launch.index()};
-  const auto run = [&] { return queue(launch, plan, candidate.algo, candidate.workspaceSize, on); };
-  double best = 1e30;
-  if (run() != CUBLAS_STATUS_SUCCESS) return best;
-  for (int round = 0; round < kRounds; ++round) {
-    Event start(device), end(device);
-    start.record();
-    for (int i = 0; i < kRuns; ++i) run();
-    end.record();
-    best = std::min(best, end.milliseconds_since(start) / kRuns);
+  std::vector<std::array<double, kRounds>> times(candidates.size());
+  for (int round = -1; round < kRounds; ++round) {  // the first one warms up
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      Event start(device), end(device);
+      bool ran = true;
+      start.record();
+      for (int run = 0; run < kRuns; ++run)
+        ran &= queue(launch, plan, candidates[i].algo, candidates[i].workspaceSize, on) == CUBLAS_STATUS_SUCCESS;
+      end.record();
+      const double time = end.milliseconds_since(start);
+      if (round >= 0) times[i][static_cast<size_t>(round)] = ran ? time : 1e30;
+    }
   }
-  return best;
+  const auto median = [&](size_t i) {
+    std::sort(times[i].begin(), times[i].end());
+    return times[i][kRounds / 2];
+  };
+  size_t winner = 0;
+  double best = kClearly * median(0);
+  for (size_t i = 1; i < candidates.size(); ++i) {
+    const double time = median(i);
+    if (time < best) best = time, winner = i;
+  }
+  return winner;
 }
 
 // Into how many slices an algorithm cuts k.
@@ -176,21 +191,18 @@ int slices_of(const cublasLtMatmulAlgo_t& algorithm) {
 Plan make_plan(const Launch& launch, const BlasProblem& problem, const BlasOperands& on, uint32_t alignment) {
   Plan plan = describe(problem);
   plan.aim(on);
-  const auto found = candidates(launch.index(), plan, alignment);
+  auto found = candidates(launch.index(), plan, alignment);
   if (found.empty()) return plan;
-  const auto* chosen = &found.front();
+  size_t chosen = 0;
   const bool same_bits = problem.input == DType::bf16 && alignment == kWidest;
   if (same_bits && tuning_allowed() && !Graph::capturing() && on.addend != on.c) {
-    double best = 1e30;
-    for (const auto& candidate : found) {
-      if (slices_of(candidate.algo) != slices_of(found.front().algo)) continue;
-      const double time = time_of(launch, plan, candidate, on);
-      if (time < best) best = time, chosen = &candidate;
-    }
+    const int slices = slices_of(found.front().algo);
+    std::erase_if(found, [&](const auto& candidate) { return slices_of(candidate.algo) != slices; });
+    chosen = fastest(launch, plan, found, on);
   }
   plan.runs = true;
-  plan.algorithm = chosen->algo;
-  plan.workspace = chosen->workspaceSize;
+  plan.algorithm = found[chosen].algo;
+  plan.workspace = found[chosen].workspaceSize;
   return plan;
 }
 
