@@ -6,6 +6,8 @@
 #include <limits>
 #include <numbers>
 
+#include "monoid/kernels/erfc.h"
+
 // Scalar functions for the bodies of vectorised() loops. The float ones are branch-free polynomials that the compiler
 // turns into vector code on every instruction set; the double ones are the standard library's. Infinity and NaN behave
 // as in <cmath>. Measured errors of the float functions, in units of the last place, are in the tests: 1 to 3
@@ -79,12 +81,10 @@ template <class... Coefficients>
 }
 inline double log1p_unit(double x) { return std::log1p(x); }
 
-/// erfc(t) exp(t^2) for t >= 0, as a polynomial in t / (t + 2.5) over t + 2.5. Constant from 9.4 on, where erfc is 0.
+/// erfc(t) exp(t^2) for t >= 0. Constant from 9.4 on, where erfc is 0.
 [[gnu::always_inline]] inline float erfc_scaled(float t) {
-  const float within = t > 9.4f ? 9.4f : t, w = 1 / (within + 2.5f);
-  return w * polynomial(within * w, 2.500000015e+00f, -4.552372890e+00f, 4.020360802e+00f, -1.168241151e+00f,
-                        -6.631427045e-01f, 2.932829615e-01f, 2.728606955e-01f, -3.395600825e-02f, -1.815147067e-01f,
-                        7.700166577e-02f);
+  const float within = t > kErfcEnd ? kErfcEnd : t, w = 1 / (within + kErfcShift);
+  return w * erfc_fit(within * w);
 }
 
 }  // namespace detail

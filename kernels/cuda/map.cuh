@@ -1,9 +1,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <utility>
 
 #include "monoid/core/tensor.h"
@@ -13,19 +11,19 @@
 #include "monoid/kernels/cuda/strided.h"
 
 // The elementwise kernel: outputs[..] = function(inputs...), any strides, one instance for each function and dtype. A
-// thread computes eight elements. Where the merged inner axis is dense (or repeats one element) in every operand and
-// divides into packs, they move as packs of sixteen bytes, neighbouring threads on neighbouring packs: equal shapes,
-// scalars, rows [channel], columns, slices of packed projections. Everything else goes element by element,
+// thread computes two packs of elements. Where the merged inner axis is dense (or repeats one element) in every operand
+// and divides into packs, they move as packs of sixteen bytes, neighbouring threads on neighbouring packs: equal
+// shapes, scalars, rows [channel], columns, slices of packed projections. Everything else goes element by element,
 // neighbouring threads on neighbouring elements. Floor: every input read once, every output written once.
 
 namespace monoid::cuda {
 
 inline constexpr int kMapThreads = 128;
-inline constexpr int kMapElements = 8;  // a thread
+inline constexpr int kMapPacks = 2;  // a thread
 
 /// Elements of the packs in which all types of a launch move at once.
 template <class... T>
-inline constexpr int kMapPack = std::min({kMapElements, 16 / static_cast<int>(sizeof(T))...});
+inline constexpr int kMapPack = std::min({8, 16 / static_cast<int>(sizeof(T))...});
 
 /// The result of a function of several outputs.
 template <class T, int kCount>
@@ -40,12 +38,11 @@ struct Outputs {
 };
 
 /// An input and the elements of it that a thread holds.
-template <class T>
+template <class T, int kPack>
 struct Operand {
   const T* data;
-  Register<T> lanes[kMapElements];
+  Register<T> lanes[kMapPacks * kPack];
 
-  template <int kPack>
   __device__ __forceinline__ void load_pack(int first, const T* from, int64_t step, uint32_t valid) {
     if (step == 0) {
       const auto value = to_register(*from);
@@ -79,35 +76,35 @@ __device__ __forceinline__ void store_pack(Out* to, const Register<Out>* lanes, 
   }
 }
 
-template <class Out, int kOutputs, class Function, class... In, size_t... n>
+template <int kPack, class Out, int kOutputs, class Function, class... In, size_t... n>
 __device__ __forceinline__ void map_elements(const Axes<1 + sizeof...(In)>& axes, uint32_t count, bool packed,
                                              const Function& function, const Outputs<Out, kOutputs>& out,
-                                             std::index_sequence<n...>, Operand<In>... in) {
-  constexpr int kOperands = 1 + sizeof...(In), kPack = kMapPack<Out, In...>, kPacks = kMapElements / kPack;
-  const uint32_t begin = blockIdx.x * (kMapThreads * kMapElements);
+                                             std::index_sequence<n...>, Operand<In, kPack>... in) {
+  constexpr int kOperands = 1 + sizeof...(In), kElements = kMapPacks * kPack;
+  const uint32_t begin = blockIdx.x * (kMapThreads * kElements);
   const auto pack_index = [&](int k) { return begin + (k * kMapThreads + threadIdx.x) * kPack; };
   const auto element_index = [&](int i) { return begin + i * kMapThreads + threadIdx.x; };
-  int64_t at[kMapElements][kOperands];
+  int64_t at[kElements][kOperands];
   if (packed) {
 #pragma unroll
-    for (int k = 0; k < kPacks; ++k) {
+    for (int k = 0; k < kMapPacks; ++k) {
       const uint32_t index = pack_index(k);
       if (index >= count) break;
       axes.offsets(index, at[k]);
-      (in.template load_pack<kPack>(k * kPack, in.data + at[k][1 + n], axes.inner_step(1 + n), count - index), ...);
+      (in.load_pack(k * kPack, in.data + at[k][1 + n], axes.inner_step(1 + n), count - index), ...);
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < kMapElements; ++i) {
+    for (int i = 0; i < kElements; ++i) {
       const uint32_t index = element_index(i);
       if (index >= count) break;
       axes.offsets(index, at[i]);
       ((in.lanes[i] = to_register(in.data[at[i][1 + n]])), ...);
     }
   }
-  Register<Out> results[kOutputs][kMapElements];
+  Register<Out> results[kOutputs][kElements];
 #pragma unroll
-  for (int i = 0; i < kMapElements; ++i) {
+  for (int i = 0; i < kElements; ++i) {
     const Several<Register<Out>, kOutputs> result{function(in.lanes[i]...)};
 #pragma unroll
     for (int k = 0; k < kOutputs; ++k) results[k][i] = result.values[k];
@@ -117,13 +114,13 @@ __device__ __forceinline__ void map_elements(const Axes<1 + sizeof...(In)>& axes
     if (!out.data[output]) continue;
     if (packed) {
 #pragma unroll
-      for (int k = 0; k < kPacks; ++k) {
+      for (int k = 0; k < kMapPacks; ++k) {
         const uint32_t index = pack_index(k);
         if (index < count) store_pack<kPack>(out.data[output] + at[k][0], results[output] + k * kPack, count - index);
       }
     } else {
 #pragma unroll
-      for (int i = 0; i < kMapElements; ++i) {
+      for (int i = 0; i < kElements; ++i) {
         if (element_index(i) < count) out.data[output][at[i][0]] = from_register<Out>(results[output][i]);
       }
     }
@@ -134,7 +131,8 @@ template <class Out, int kOutputs, class Function, class... In>
 __global__ void __launch_bounds__(kMapThreads)
     map_kernel(const __grid_constant__ Axes<1 + sizeof...(In)> axes, uint32_t count, bool packed, Function function,
                Outputs<Out, kOutputs> out, const In*... in) {
-  map_elements(axes, count, packed, function, out, std::index_sequence_for<In...>(), Operand<In>{in}...);
+  constexpr int kPack = kMapPack<Out, In...>;
+  map_elements<kPack>(axes, count, packed, function, out, std::index_sequence_for<In...>(), Operand<In, kPack>{in}...);
 }
 
 /// Whether packs of kPack elements from an address stay aligned over all axes.
@@ -142,9 +140,7 @@ template <int kPack, int N, class T>
 bool moves_in_packs(const Axes<N>& axes, int operand, const T* address) {
   const int64_t inner = axes.inner_step(operand);
   if (inner == 0) return true;
-  bool aligned = inner == 1 && aligned_for<kPack>(address);
-  for (int axis = 0; axis + 1 < axes.rank; ++axis) aligned = aligned && axes.steps[axis][operand] % kPack == 0;
-  return aligned;
+  return inner == 1 && aligned_for<kPack>(address) && axes.steps_divide(operand, axes.rank - 1, kPack);
 }
 
 template <class Out, int kOutputs, class Function, class... In, size_t... n>
@@ -167,21 +163,8 @@ void launch_map(const Launch& launch, Axes<1 + sizeof...(In)> axes, Function fun
   for (const Out* data : out.data) packed = packed && moves_in_packs<kPack>(axes, 0, data);
   packed = packed && (moves_in_packs<kPack>(axes, 1 + n, in) && ...);
   launch(map_kernel<Out, kOutputs, Function, In...>,
-         static_cast<unsigned>(blocks_for(count, kMapThreads * kMapElements)), kMapThreads, axes,
+         static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks * kPack)), kMapThreads, axes,
          static_cast<uint32_t>(count), packed, function, out, in...);
-}
-
-/// The axes of a map in the order in which its output lies in memory.
-template <int N>
-Axes<N> map_axes(Shape shape, std::array<Strides, N> strides) {
-  for (int last = shape.rank() - 1; last > 0; --last) {
-    for (int axis = 0; axis < last; ++axis) {
-      if (std::abs(strides[0][axis]) >= std::abs(strides[0][axis + 1])) continue;
-      std::swap(shape[axis], shape[axis + 1]);
-      for (Strides& steps : strides) std::swap(steps[axis], steps[axis + 1]);
-    }
-  }
-  return Axes<N>(shape, strides);
 }
 
 /// outputs[..] = function(in[..]...) for every element of `shape`, along which all outputs have the same strides;
@@ -190,8 +173,8 @@ template <class... In, class Function, class Out, int kOutputs, class... Inputs>
 void map_onto(const Launch& launch, Function function, const Shape& shape, const Strides& strides,
               Outputs<Out, kOutputs> out, const Inputs&... in) {
   static_assert(sizeof...(In) == sizeof...(Inputs));
-  launch_map(launch, map_axes<1 + sizeof...(In)>(shape, {strides, broadcast_strides(in, shape)...}), function, out,
-             std::index_sequence_for<In...>(), static_cast<const In*>(in.raw())...);
+  launch_map(launch, axes_in_memory_order<1 + sizeof...(In)>(shape, {strides, broadcast_strides(in, shape)...}),
+             function, out, std::index_sequence_for<In...>(), static_cast<const In*>(in.raw())...);
 }
 
 /// The same for one output.

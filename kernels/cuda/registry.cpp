@@ -10,7 +10,9 @@
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/optim.h"
+#include "monoid/kernels/reduce.h"
 #include "monoid/kernels/scan.h"
+#include "monoid/kernels/softmax.h"
 
 namespace monoid {
 
@@ -32,6 +34,11 @@ void bind_cuda_kernels() {
   kernels::compare.bind(on_cuda, cuda::compare);
   kernels::where.bind(on_cuda, cuda::where);
 
+  // reduce
+  kernels::sum.bind(on_cuda, cuda::sum);
+  kernels::logsumexp.bind(on_cuda, cuda::logsumexp);
+  kernels::arg_extremum.bind(on_cuda, cuda::arg_extremum);
+
   // matmul
   kernels::matmul.bind(on_cuda, cuda::matmul);
 
@@ -39,6 +46,18 @@ void bind_cuda_kernels() {
   kernels::embedding.bind(on_cuda, cuda::embedding);
   kernels::embedding_gradient.bind(on_cuda, cuda::embedding_gradient);
 
+  // softmax
+  kernels::softmax.bind(on_cuda, cuda::softmax);
+  kernels::softmax_gradient.bind(on_cuda, cuda::softmax_gradient);
+  kernels::log_softmax.bind(on_cuda, cuda::log_softmax);
+  kernels::log_softmax_gradient.bind(on_cuda, cuda::log_softmax_gradient);
+
+  // dropout
+  kernels::dropout.bind(on_cuda, cuda::dropout);
+
+  // optim
+  kernels::adamw.bind(on_cuda, cuda::adamw);
+  kernels::gradient_norms.bind(on_cuda, cuda::gradient_norms);
   // cross-entropy
   kernels::cross_entropy_count.bind(on_cuda, cuda::cross_entropy_count);
   kernels::cross_entropy.bind(on_cuda, cuda::cross_entropy);
@@ -53,7 +72,6 @@ void bind_cuda_kernels() {
   kernels::layer_norm_gradient.bind(on_cuda, cuda::layer_norm_gradient);
 
   // dropout
-  kernels::dropout.bind(on_cuda, cuda::dropout);
 
   // conv
   kernels::causal_conv.bind(on_cuda, cuda::causal_conv);
@@ -70,8 +88,6 @@ void bind_cuda_kernels() {
   kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
 
   // optim
-  kernels::adamw.bind(on_cuda, cuda::adamw);
-  kernels::gradient_norms.bind(on_cuda, cuda::gradient_norms);
 }
 
 }  // namespace monoid

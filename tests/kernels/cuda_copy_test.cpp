@@ -38,7 +38,7 @@ TEST_CASE("copies round to bf16 to nearest even and keep the bits of equal dtype
   const Tensor x = Tensor::from(values, {1 << 16});
   check_identical(x.to(kCuda).to(DType::bf16).to(kCpu), x.to(DType::bf16));
   std::vector<int32_t> patterns;
-  for (int32_t i = 0; i < 1000; ++i) patterns.push_back(i * 4'294'967);
+  for (uint32_t i = 0; i < 1000; ++i) patterns.push_back(static_cast<int32_t>(i * 4'294'967));
   Tensor bits = Tensor::from(patterns, {1000}).to(kCuda);
   const Tensor floats = Tensor::wrap(bits.raw(), {1000}, DType::f32, kCuda);
   Tensor copied = floats.clone();

@@ -2,8 +2,11 @@
 
 #include <cmath>
 
-// The scalar functions behind kernels/functions.h on the device: CUDA's own, to within 2 ulp of f32, never the
-// fast-math ones; and the same care at the ends of the range as on the CPU.
+#include "monoid/kernels/erfc.h"
+
+// The scalar functions behind kernels/functions.h on the device: CUDA's own or as precise, never the fast-math ones;
+// and the same care at the ends of the range as on the CPU. In bf16 an element has about 27 instructions before
+// arithmetic takes longer than memory, so the functions of hidden layers avoid divisions.
 
 namespace monoid::cuda {
 
@@ -19,16 +22,26 @@ struct DeviceMath {
   __device__ static float cos(float x) { return cosf(x); }
   __device__ static float pow(float x, float exponent) { return powf(x, exponent); }
 
+  /// 1 / x to 1 ulp, for |x| in [2^-126, 2^126].
+  __device__ static float reciprocal(float x) { return __fdividef(1.f, x); }
+
   __device__ static float sigmoid(float x) {
-    const float e = expf(-fabsf(x)), larger = 1 / (1 + e);
+    const float e = expf(-fabsf(x)), larger = reciprocal(1 + e);
     return x < 0 ? e * larger : larger;
   }
   /// log(1 + exp(x)).
   __device__ static float softplus(float x) { return fmaxf(x, 0.f) + log1pf(expf(-fabsf(x))); }
-  /// exp(-x^2 / 2).
-  __device__ static float gaussian(float x) { return expf(-0.5f * (x * x)); }
-  /// The normal distribution function; `bell` is gaussian(x), which other devices reuse.
-  __device__ static float normal_cdf(float x, float /*bell*/) { return normcdff(x); }
+  /// exp(-x^2 / 2), with what rounding takes off the square put back.
+  __device__ static float gaussian(float x) {
+    const float t = fminf(fabsf(x), 20.f), square = t * t, rest = fmaf(t, t, -square), bell = expf(-0.5f * square);
+    return fmaf(-0.5f * bell, rest, bell);
+  }
+  /// The normal distribution function; `bell` is gaussian(x).
+  __device__ static float normal_cdf(float x, float bell) {
+    const float t = fabsf(x) * 0.70710678f, within = t > kErfcEnd ? kErfcEnd : t, w = reciprocal(within + kErfcShift);
+    const float tail = 0.5f * bell * (w * erfc_fit(within * w));
+    return x > 0 ? 1 - tail : tail;
+  }
 };
 
 }  // namespace monoid::cuda
