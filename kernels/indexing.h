@@ -9,7 +9,7 @@ namespace monoid {
 
 /// result[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`; `index` is contiguous and has the shape of result.
 using Gather = void(const Tensor& x, int axis, const Tensor& index, Tensor& result);
-/// dx[.., index[.., i, ..], ..] += dy[.., i, ..], the transpose of Gather.
+/// dx[.., index[.., i, ..], ..] += dy[.., i, ..], the transpose of Gather, for a zeroed contiguous dx.
 using GatherGradient = void(const Tensor& dy, int axis, const Tensor& index, Tensor& dx);
 /// result[n, :] = weight[tokens[n], :]; rows of both are dense, tokens [n] contiguous.
 using Embedding = void(const Tensor& weight, const Tensor& tokens, Tensor& result);

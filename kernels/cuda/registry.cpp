@@ -43,6 +43,8 @@ void bind_cuda_kernels() {
   kernels::matmul.bind(on_cuda, cuda::matmul);
 
   // indexing (gather, embedding)
+  kernels::gather.bind(on_cuda, cuda::gather);
+  kernels::gather_gradient.bind(on_cuda, cuda::gather_gradient);
   kernels::embedding.bind(on_cuda, cuda::embedding);
   kernels::embedding_gradient.bind(on_cuda, cuda::embedding_gradient);
 
