@@ -13,30 +13,32 @@ struct Parameters {
   float first, second;
 };
 
-template <class Function>
+template <class Function, class Math>
 struct Value {
   Parameters p;
-  __device__ float operator()(float x) const { return Function::value(DeviceMath(), x, p); }
+  __device__ float operator()(float x) const { return Function::value(Math(), x, p); }
 };
 
-template <class Function>
+template <class Function, class Math>
 struct Gradient {
   Parameters p;
-  __device__ float operator()(float saved, float dy) const { return Function::gradient(DeviceMath(), dy, saved, p); }
+  __device__ float operator()(float saved, float dy) const { return Function::gradient(Math(), dy, saved, p); }
 };
 
 }  // namespace
 
 void unary(UnaryFunction function, const Tensor& x, Scalars scalars, Tensor& y) {
   dispatch_storage("unary", x.dtype(), [&]<class T>() {
-    dispatch_function(function, [&]<class F>() { map<T, T>("unary", Value<F>{Parameters(scalars)}, y, x); });
+    dispatch_function(function,
+                      [&]<class F>() { map<T, T>("unary", Value<F, MathFor<T>>{Parameters(scalars)}, y, x); });
   });
 }
 
 void unary_gradient(UnaryFunction function, const Tensor& saved, const Tensor& dy, Scalars scalars, Tensor& dx) {
   dispatch_storage("unary_gradient", dy.dtype(), [&]<class T>() {
-    dispatch_function(
-        function, [&]<class F>() { map<T, T, T>("unary_gradient", Gradient<F>{Parameters(scalars)}, dx, saved, dy); });
+    dispatch_function(function, [&]<class F>() {
+      map<T, T, T>("unary_gradient", Gradient<F, MathFor<T>>{Parameters(scalars)}, dx, saved, dy);
+    });
   });
 }
 
