@@ -39,7 +39,8 @@ __device__ __forceinline__ Sum row_sum(const RowGroup& group, const RowPart<T, V
 }
 
 template <class T, bool kCentred, int V, int kPacks>
-__global__ void __launch_bounds__(kMostGroupThreads, 2) forward(const __grid_constant__ Forward<T> in) {
+__global__ void __launch_bounds__(kMostGroupThreads, sizeof(T) == 2 ? 3 : 2)
+    forward(const __grid_constant__ Forward<T> in) {
   const RowGroup group(in.group);
   const int64_t rows_per_block = group.rows_per_block();
   for (int64_t first = blockIdx.x * rows_per_block; first < in.rows; first += gridDim.x * rows_per_block) {
@@ -79,19 +80,27 @@ __global__ void __launch_bounds__(kMostGroupThreads, 2) forward(const __grid_con
       if constexpr (kCentred) in.mean[row] = mean;
       in.scale[row] = scale;
     }
-    for_packs<V, kPacks>(group, length, [&](int p, auto column) {
-      float values[V], weight[V], bias[V];
-      x.get(p, column, values);
-      if (in.weight) load(in.weight + column, weight);
-      if (in.bias) load(in.bias + column, bias);
+    const auto write = [&](auto has_all) {
+      T* const y = in.y + row * in.length;
+      for_packs<V, kPacks>(group, length, [&](int p, auto column) {
+        float values[V], weight[V], bias[V];
+        x.get(p, column, values);
+        if (has_all || in.weight) load(in.weight + column, weight);
+        if (kCentred && (has_all || in.bias)) load(in.bias + column, bias);
 #pragma unroll
-      for (int i = 0; i < V; ++i) {
-        values[i] = normalise(values[i]);
-        if (in.weight) values[i] *= weight[i];
-        if (in.bias) values[i] += bias[i];
-      }
-      store(in.y + row * in.length + column, values);
-    });
+        for (int i = 0; i < V; ++i) {
+          values[i] = normalise(values[i]);
+          if (has_all || in.weight) values[i] *= weight[i];
+          if (kCentred && (has_all || in.bias)) values[i] += bias[i];
+        }
+        store(y + column, values);
+      });
+    };
+    // Without branches in between all loads of the usual case start at once.
+    if (in.weight && (in.bias || !kCentred))
+      write(std::true_type{});
+    else
+      write(std::false_type{});
   }
 }
 

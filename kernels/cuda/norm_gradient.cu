@@ -52,9 +52,22 @@ class Source {
   };
 
   __device__ Source(const Backward<T>& in, const RowGroup& group) : in_(in), group_(group) {
-    if constexpr (kStaged) fetch(blockIdx.x * int64_t{group.rows_per_block()}, 0);
+    if constexpr (kStaged) {
+      fetch(blockIdx.x * int64_t{group.rows_per_block()}, 0);
+      for (int i = static_cast<int>(threadIdx.x); i < in.length; i += static_cast<int>(blockDim.x))
+        weights()[i] = in.weight ? in.weight[i] : narrow<T>(1);
+      __syncthreads();
+    }
   }
 
+  /// Those of some columns, or false for none. Staged rows find them, or ones, in shared memory: no branch.
+  __device__ __forceinline__ bool weight(int64_t column, float (&to)[V]) const {
+    if constexpr (kStaged)
+      load(weights() + column, to);
+    else if (in_.weight)
+      load(in_.weight + column, to);
+    return kStaged || in_.weight;
+  }
   /// Row `first` + the group's place in the block; rows are taken in order.
   __device__ __forceinline__ Row take(int64_t first) {
     const int64_t row = first + group_.index_in_block(), length = row < in_.rows ? in_.length : 0;
@@ -83,10 +96,17 @@ class Source {
   }
 
  private:
-  __device__ Part part(int stage, int tensor) const {
+  __device__ static Raw<T, V>* staged() {
     extern __shared__ __align__(16) unsigned char shared[];
+    return reinterpret_cast<Raw<T, V>*>(shared);
+  }
+  // Shared memory: the rows, tensor by tensor and stage by stage, then the weights.
+  __device__ Part part(int stage, int tensor) const {
     const int tensors = in_.dsum ? 3 : 2;
-    return {reinterpret_cast<Raw<T, V>*>(shared) + (stage * tensors + tensor) * kPacks * blockDim.x + threadIdx.x};
+    return {staged() + (stage * tensors + tensor) * kPacks * blockDim.x + threadIdx.x};
+  }
+  __device__ T* weights() const {
+    return reinterpret_cast<T*>(staged() + in_.stages * (in_.dsum ? 3 : 2) * kPacks * blockDim.x);
   }
   __device__ __forceinline__ void fetch(int64_t first, int stage) {
     const int64_t row = first + group_.index_in_block();
@@ -114,13 +134,14 @@ class Source {
 // The sums of one parameter over the rows that a thread saw: in registers, or for kPacks = 0 in the partial row.
 template <int V, int kPacks>
 struct ColumnSums {
-  __device__ void add(int p, int64_t column, float* partial, const float (&terms)[V], bool first) {
+  __device__ __forceinline__ void add(int p, int64_t column, float* partial, const float (&a)[V], const float (&b)[V],
+                                      bool first) {
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       if constexpr (kPacks > 0)
-        values[p][i] += terms[i];
+        values[p][i] = fmaf(a[i], b[i], values[p][i]);
       else if (partial)
-        partial[column + i] = first ? terms[i] : partial[column + i] + terms[i];
+        partial[column + i] = fmaf(a[i], b[i], first ? 0 : partial[column + i]);
     }
   }
 
@@ -158,9 +179,8 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
     const Normalise<kCentred> normalise(mean, scale);
     const auto weighted = [&](int p, auto column, float(&g)[V]) {
       dy.get(p, column, g);
-      if (!in.weight) return;
       float weight[V];
-      load(in.weight + column, weight);
+      if (!source.weight(column, weight)) return;
 #pragma unroll
       for (int i = 0; i < V; ++i) g[i] *= weight[i];
     };
@@ -181,20 +201,20 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
     const float mean_gn = scale == in.constant_scale ? 0 : means[1] / static_cast<float>(in.length);
 
     for_packs<V, kPacks>(group, length, [&](int p, auto column) {
-      float values[V], g[V], d[V] = {}, terms[V];
-      x.get(p, column, values);
-      dy.get(p, column, terms);
+      float n[V], cotangent[V], g[V], d[V] = {}, ones[V];
+      x.get(p, column, n);
+      dy.get(p, column, cotangent);
       weighted(p, column, g);
       if (in.dsum) dsum.get(p, column, d);
-      dbias.add(p, column, kCentred ? bias_partial : nullptr, terms, first_row);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const float n = normalise(values[i]);
-        d[i] += (g[i] - mean_g - n * mean_gn) * normalise.scale;
-        terms[i] *= n;
+        n[i] = normalise(n[i]);
+        ones[i] = 1;
+        d[i] = fmaf(fmaf(-n[i], mean_gn, kCentred ? g[i] - mean_g : g[i]), normalise.scale, d[i]);
       }
-      dweight.add(p, column, weight_partial, terms, first_row);
       if (in.dx) store(in.dx + row * in.length + column, d);
+      dweight.add(p, column, weight_partial, cotangent, n, first_row);
+      if constexpr (kCentred) dbias.add(p, column, bias_partial, cotangent, ones, first_row);
     });
     first_row = false;
     source.release(first);
@@ -236,8 +256,9 @@ void run(const char* op, const Tensor& x, const Tensor& weight, const double* me
       in.group = groups.log2_size;
       const auto kernel = backward<T, kCentred, V, kPacks>;
       const size_t stage = V == 1 ? 0 : (dsum.defined() ? 3 : 2) * groups.block() * kPacks * sizeof(Raw<T, V>);
-      in.stages = 2 * stage + kReserved <= launch.device().shared_bytes_per_block ? 2 : 1;
-      const size_t shared_bytes = in.stages * stage;
+      const size_t weights = V == 1 ? 0 : static_cast<size_t>(length) * sizeof(T);
+      in.stages = 2 * stage + weights + kReserved <= launch.device().shared_bytes_per_block ? 2 : 1;
+      const size_t shared_bytes = in.stages * stage + weights;
       const int resident =
           launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), groups.block(), shared_bytes);
       const int64_t blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()),
