@@ -155,12 +155,13 @@ __global__ void __launch_bounds__(kMostGroupThreads, 3) held_rows(const __grid_c
     }
     if (!in.dlogits || !exists) continue;
     const Slope<T> slope(in, row, target, counts, inverse_sum);
+    T* const dx = in.dlogits + row * in.classes;
     for_packs<V, kPacks>(group, length, [&](int p, int column) {
       float values[V];
       x.get(p, column, values);
       pivot(values);
       slope(values, column);
-      store(in.dlogits + row * in.classes + column, values);
+      store(dx + column, values);
     });
   }
 }

@@ -200,6 +200,7 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
     const float mean_g = means[0] / static_cast<float>(in.length);
     const float mean_gn = scale == in.constant_scale ? 0 : means[1] / static_cast<float>(in.length);
 
+    T* const dx = in.dx ? in.dx + row * in.length : nullptr;
     for_packs<V, kPacks>(group, length, [&](int p, auto column) {
       float n[V], cotangent[V], g[V], d[V] = {}, ones[V];
       x.get(p, column, n);
@@ -212,7 +213,7 @@ __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_const
         ones[i] = 1;
         d[i] = fmaf(fmaf(-n[i], mean_gn, kCentred ? g[i] - mean_g : g[i]), normalise.scale, d[i]);
       }
-      if (in.dx) store(in.dx + row * in.length + column, d);
+      if (dx) store(dx + column, d);
       dweight.add(p, column, weight_partial, cotangent, n, first_row);
       if constexpr (kCentred) dbias.add(p, column, bias_partial, cotangent, ones, first_row);
     });

@@ -15,7 +15,7 @@ namespace monoid::cuda {
 inline constexpr int kMostGroupThreads = 256;
 inline constexpr int kBlockThreads = 128;  // of blocks that hold several groups
 inline constexpr int kHeldWide = 32;       // elements of a row that a thread keeps in packs of sixteen bytes,
-inline constexpr int kHeldSingle = 8;      // and of rows that packs do not fit
+inline constexpr int kHeldSingle = 16;     // and of rows that packs do not fit
 
 /// How many threads share a row of some length, and the shape of blocks that follows.
 struct RowGroups {
