@@ -1,7 +1,7 @@
 // Depthwise causal convolution, y[t] = bias + sum_j w[j] e[t + j] with e the tail followed by x. Floor: x read, y
 // written, 2 units. Channels are contiguous, so no shared memory is needed: a thread owns a pack of channels and walks
-// a slice of time, adding each input to the taps - 1 outputs that are not complete yet. Only the inputs before a slice
-// are read twice, from the cache, and there are just as many slices as fill the GPU once.
+// a slice of time with the last inputs in registers. Only the inputs before a slice are read twice, from the cache, and
+// there are just as many slices as fill the GPU once.
 
 #include "monoid/kernels/conv.h"
 
@@ -45,39 +45,35 @@ __global__ void __launch_bounds__(kThreads, 4) forward(const __grid_constant__ F
     }
   } else {
     constexpr int kBefore = kTaps - 1;
-    float w[kTaps][V], sums[kTaps][V] = {};  // sums[i] is what the output i steps from now has so far
+    float w[kTaps][V];
     in.weight.load(channel, w);
-    const auto step = [&](const Raw<T, V>& row, float(&output)[V]) {
-#pragma unroll
-      for (int i = 0; i < V; ++i) {
-        const float input = row[i];
-        output[i] = sums[0][i] + w[kBefore][i] * input;
-#pragma unroll
-        for (int j = 1; j < kTaps; ++j)
-          sums[j - 1][i] = (j == kBefore ? bias[i] : sums[j][i]) + w[kBefore - j][i] * input;
-      }
-    };
-    float output[V];
+    Raw<T, V> rows[kBefore + kRows];
 #pragma unroll
     for (int i = 0; i < kBefore; ++i) {
       const int64_t from = begin - kBefore + i;
-      step(from >= 0 ? load_raw<V>(in.x.at(batch, from, channel))
-           : in.tail ? load_raw<V>(in.tail.at(batch, from + kBefore, channel))
-                     : Raw<T, V>{},
-           output);
+      rows[i] = from >= 0 ? load_raw<V>(in.x.at(batch, from, channel))
+                : in.tail ? load_raw<V>(in.tail.at(batch, from + kBefore, channel))
+                          : Raw<T, V>{};
     }
     for (int64_t t = begin; t < end; t += kRows) {
       const T* const x = in.x.at(batch, t, channel);
-      Raw<T, V> rows[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        if (t + r < end) rows[r] = load_raw<V>(x + r * in.x.time_step);
+        if (t + r < end) rows[kBefore + r] = load_raw<V>(x + r * in.x.time_step);
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        step(rows[r], output);
-        if (t + r < end) store(y + (t + r) * in.channels, output);
+        float sum[V];
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+          sum[i] = bias[i];
+#pragma unroll
+          for (int j = 0; j < kTaps; ++j) sum[i] += w[j][i] * rows[r + j][i];
+        }
+        if (t + r < end) store(y + (t + r) * in.channels, sum);
       }
+#pragma unroll
+      for (int i = 0; i < kBefore; ++i) rows[i] = rows[kRows + i];
     }
   }
 }
