@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 #include "monoid/kernels/cuda/device/reduce.cuh"
@@ -37,29 +38,32 @@ constexpr Direction opposite(Direction direction) {
   return direction == Direction::forward ? Direction::reverse : Direction::forward;
 }
 
+inline constexpr int kFewestThreads = 128;  // of a block
+
 /// How a scan is laid over the GPU.
 struct ScanPlan {
   TimeSplit split;
   int lanes, segments;
 };
 
-/// What a kernel of each TimeSplit is launched with.
+/// A kernel of each TimeSplit, and what its layout depends on.
 template <class Step, class T>
 struct ScanKernel {
   void (*kernel)(Scan<Step, T>);
-  int steps;             // of a stretch
-  int resident_threads;  // that one multiprocessor holds
+  int steps;                              // of a stretch
+  int bytes;                              // that a thread loads ahead
+  int resident_blocks, resident_threads;  // the most that one multiprocessor holds
+  double worth;                           // how well it does for what it loads
 };
 
 /// Of the layouts whose blocks are all on the GPU at once, the one that is best at: as much to do for every
-/// multiprocessor, two blocks each, so that one computes while the other waits, rows of whole cache lines, and enough
-/// threads that their loads cover the latency of memory. A relay needs two chains a multiprocessor to keep up; folds
-/// cost arithmetic, and between blocks the barrier of a cluster. Where the channels are more than all of these, a
-/// thread has one for all of time.
+/// multiprocessor, two blocks each, so that one computes while the other waits; rows of whole cache lines; and as many
+/// bytes on their way as cover the latency of memory, while many more get into each other's way. Where the channels
+/// are too many for that, a thread has one for all of time.
 template <class Kernels>
 ScanPlan plan_scan(int64_t rows, int64_t steps, const Kernels& kernels, const DeviceLimits& device) {
-  constexpr int kNarrowest = 8, kFewestThreads = 128, kLongestRelay = 8;
-  constexpr double kCost[] = {1, 0.85, 0.5};
+  constexpr int kNarrowest = 8, kLongestRelay = 8;
+  constexpr double kBytesWanted = 36 << 10;
   const int64_t multiprocessors = device.multiprocessors;
   ScanPlan best{TimeSplit::relay, 128, 1};
   double best_score = 0;
@@ -67,18 +71,17 @@ ScanPlan plan_scan(int64_t rows, int64_t steps, const Kernels& kernels, const De
     const bool relay = split == TimeSplit::relay, spread = split == TimeSplit::spread;
     const auto& kernel = kernels[static_cast<size_t>(split)];
     const int64_t span = spread ? kSpan : 1, threads = lanes * segments, tile = segments * span * kernel.steps;
-    const int64_t blocks = blocks_for(rows, lanes) * span, most = blocks_for(blocks, multiprocessors);
-    if (threads < kFewestThreads || threads > most_scan_threads(split) || most * threads > kernel.resident_threads)
-      return;
+    if (threads < kFewestThreads || threads > most_scan_threads(split)) return;
     if (relay ? lanes < kWarp || segments > kLongestRelay : segments < 2) return;
-    if (segments * span > 1 && (spread ? 2 * tile > steps : tile >= 2 * steps)) return;
-    const double filled = static_cast<double>(multiprocessors);
-    const double balance = static_cast<double>(blocks) / (static_cast<double>(most) * filled);
-    const double supply = static_cast<double>(blocks * threads) / (0.6 * kernel.resident_threads * filled);
-    const double chains = relay ? static_cast<double>(rows) / (2 * kWarp * filled) : 1;
+    if (segments * span > 1 && (spread ? 4 * tile > steps : tile >= 2 * steps)) return;
+    const int64_t blocks = blocks_for(rows, lanes) * span, most = blocks_for(blocks, multiprocessors);
+    if (most > kernel.resident_blocks || most * threads > kernel.resident_threads) return;
+    const double each = static_cast<double>(blocks) / static_cast<double>(multiprocessors);
+    const double balance = each / static_cast<double>(most);
+    const double bytes = each * static_cast<double>(threads * kernel.bytes) / kBytesWanted;
+    const double supply = bytes < 1 ? bytes : std::pow(bytes, -0.25);
     const double width = lanes >= kWarp ? 1 : lanes == kWarp / 2 ? 0.92 : 0.75;
-    const double score = balance * std::min(1.0, supply) * std::min(1.0, chains) * width * (most > 1 ? 1 : 0.9) *
-                         kCost[static_cast<size_t>(split)];
+    const double score = balance * supply * width * (most > 1 ? 1 : 0.9) * kernel.worth;
     if (score > best_score) best_score = score, best = {split, lanes, segments};
   };
   for (int lanes = 128; lanes >= kNarrowest; lanes /= 2) {
@@ -94,26 +97,35 @@ ScanPlan plan_scan(int64_t rows, int64_t steps, const Kernels& kernels, const De
 template <class Step, class T, int kPack>
 void queue_scan(const Launch& launch, Scan<Step, T> scan) {
   using Kernel = ScanKernel<Step, T>;
+  // Folding gates costs a third of all arithmetic, which counts for more where elements are small.
+  constexpr bool kGates = sizeof(typename Step::Summary) > 2 * sizeof(float);
+  constexpr double kFoldWorth = !kGates ? 1 : sizeof(T) == sizeof(float) ? 0.8 : 0.4;
   static const auto kernels = [&] {
-    const auto of = [&](void (*kernel)(Scan<Step, T>), TimeSplit split) {
-      constexpr int kProbe = 128;
-      const int blocks = launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kProbe, 0);
-      return Kernel{kernel, stretch_steps<Step, kPack>(split),
-                    split == TimeSplit::spread ? 2 * kProbe : blocks * kProbe};
+    const auto of = [&](void (*kernel)(Scan<Step, T>), TimeSplit split, double worth) {
+      const int steps = stretch_steps<Step, kPack>(split), most_threads = most_scan_threads(split);
+      const auto resident = [&](int threads) {
+        return launch.blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), threads, 0);
+      };
+      // A cluster must find room in one group of multiprocessors: not all of it is for it.
+      const int threads = most_threads * (split == TimeSplit::spread ? 2 : resident(most_threads));
+      return Kernel{
+          kernel,  steps, Step::kInputs * steps * kPack * static_cast<int>(sizeof(T)), resident(kFewestThreads),
+          threads, worth};
     };
-    return std::array<Kernel, 3>{of(relay_kernel<Step, T, kPack>, TimeSplit::relay),
-                                 of(fold_kernel<Step, T, kPack, TimeSplit::fold>, TimeSplit::fold),
-                                 of(fold_kernel<Step, T, kPack, TimeSplit::spread>, TimeSplit::spread)};
+    return std::array<Kernel, 3>{
+        of(relay_kernel<Step, T, kPack>, TimeSplit::relay, 0.97),
+        of(fold_kernel<Step, T, kPack, TimeSplit::fold>, TimeSplit::fold, kFoldWorth),
+        of(fold_kernel<Step, T, kPack, TimeSplit::spread>, TimeSplit::spread, 0.4 * kFoldWorth)};
   }();
   const auto [split, lanes, segments] = plan_scan(scan.rows, scan.steps, kernels, launch.device());
-  const auto [kernel, steps, resident] = kernels[static_cast<size_t>(split)];
+  const Kernel& chosen = kernels[static_cast<size_t>(split)];
   const int span = split == TimeSplit::spread ? kSpan : 1;
   scan.lanes = lanes;
   scan.segments = segments;
-  scan.rounds = static_cast<int>(std::max<int64_t>(1, blocks_for(scan.steps, int64_t{segments} * span * steps)));
+  scan.rounds = static_cast<int>(std::max<int64_t>(1, blocks_for(scan.steps, int64_t{segments} * span * chosen.steps)));
   const int summaries = (segments | 1) + (split == TimeSplit::spread ? 2 * kSpan : 0);
   const size_t values = split == TimeSplit::relay ? 1 : sizeof(typename Step::Summary) / sizeof(float) * summaries;
-  launch.in_clusters(kernel, span, static_cast<unsigned>(blocks_for(scan.rows, lanes) * span),
+  launch.in_clusters(chosen.kernel, span, static_cast<unsigned>(blocks_for(scan.rows, lanes) * span),
                      static_cast<unsigned>(lanes * segments), sizeof(float) * kPack * lanes * values, scan);
 }
 

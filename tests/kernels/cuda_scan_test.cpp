@@ -32,12 +32,12 @@ TEST_CASE("CUDA scans and their gradients follow the CPU's at every size", "[cud
   // The state relayed inside a block, folded there, and spread over blocks; and one row, one step, one channel of each.
   check_shapes({{64, 1, 1000},
                 {1000, 127, 3},
-                {300, 20, 500},
-                {26, 100, 500},
-                {120, 131, 250},
+                {300, 9, 300},
+                {26, 70, 500},
+                {120, 70, 128},
                 {3, 64, 1000},
                 {5, 1000, 31},
-                {1, 1000, 1000},
+                {1, 500, 1000},
                 {2, 4097, 33},
                 {1, 4097, 1},
                 {1, 65536, 3},
@@ -148,11 +148,11 @@ TEST_CASE("However CUDA scans share their time, they agree", "[cuda][scan]") {
   }
 }
 
-TEST_CASE("Steps one at a time give the bits of a CUDA scan of many channels", "[cuda][scan]") {
+TEST_CASE("Steps one at a time give the bits of gated CUDA scans of many channels", "[cuda][scan]") {
   if (!cuda_or_skip()) return;
   Generator generator(7);
   constexpr int64_t kTime = 70;
-  for (const Kind kind : kKinds) {
+  for (const Kind kind : {Kind::min_gru, Kind::min_lstm}) {
     const Operands here = draw(kind, {420, kTime, 32}, generator).on(kCuda);
     const Tensors whole = forward(kind, here);
     Operands step = here;

@@ -24,7 +24,7 @@
 //   spread    fewer still: the blocks of a cluster take a tile each of the same channels, and fold through the
 //             summaries of tiles first
 //
-// The layout follows from shapes alone, so results have the same bits every time.
+// The layout follows from shape and GPU alone, so results have the same bits every time.
 //
 // A step is a struct of static functions of one channel, in f32:
 //   Summary                        the monoid that composes its elements (kernels/monoid.h)
@@ -110,7 +110,6 @@ template <class Step, class T, int kPack, int kSteps>
 struct Stretch {
   using Summary = typename Step::Summary;
   using Element = typename Step::Element;
-
   using Raw = Word<T, kPack>;
 
   Raw raw[kSteps][Step::kInputs];
@@ -207,9 +206,7 @@ struct Stretch {
         for (int o = 0; o < Step::kOutputs; ++o) out[o][v] = written[o];
       }
 #pragma unroll
-      for (int o = 0; o < Step::kOutputs; ++o) {
-        write(to[o] + int64_t{scan.out[o].time_step} * u, out[o]);
-      }
+      for (int o = 0; o < Step::kOutputs; ++o) write(to[o] + int64_t{scan.out[o].time_step} * u, out[o]);
     }
     const int end = max(scan.steps, 1) - 1;
     if (!kInner && scan.final.base && step <= end && end < step + kSteps) write(address(scan.final, lane, 0), state);
@@ -243,18 +240,20 @@ constexpr int step_registers() {
 template <class Step, int kPack>
 constexpr int stretch_steps(TimeSplit split) {
   constexpr int kNeeded = step_registers<Step, kPack>();
-  if (split == TimeSplit::spread) return kNeeded <= 8 ? 16 : 8;
+  if (split == TimeSplit::spread) return kNeeded <= 6 ? 16 : 8;
   return kNeeded <= 12 ? 8 : 4;
 }
 
 constexpr int most_scan_threads(TimeSplit split) { return split == TimeSplit::spread ? 128 : 256; }
 
-/// How many whole blocks a multiprocessor is to hold.
+/// How many whole blocks a multiprocessor is to hold: by registers, of which folds need some more. Clusters would not
+/// find room on all multiprocessors if these held no more than the two blocks that they are to.
 template <class Step, int kPack>
 constexpr int resident_blocks(TimeSplit split) {
   const int needed = stretch_steps<Step, kPack>(split) * step_registers<Step, kPack>();
-  if (split == TimeSplit::spread || needed > 48) return 2;
-  return needed <= 32 ? 4 : 3;
+  const int blocks = needed <= 32 ? 4 : needed <= 48 ? 3 : 2;
+  if (split == TimeSplit::spread) return 3;
+  return split == TimeSplit::fold && blocks > 2 ? blocks - 1 : blocks;
 }
 
 // -------------------------------------------------------------------------------------------------------------- relay
@@ -297,8 +296,7 @@ __global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_
   }
 }
 
-// ------------------------------------------------------------------------------------------------------ fold and
-// spread
+// ----------------------------------------------------------------------------------------------------- fold, spread
 
 /// Gives a summary to every block of the cluster, at the place that `own` has in this one.
 template <class Summary>
@@ -355,17 +353,17 @@ __global__ void __launch_bounds__(most_scan_threads(kSplit), resident_blocks<Ste
   // A lane's first threads have a channel each, of which they fold the state.
   const bool folds = segment < kPack;
   Summary* const folded = slot_of(segment % kPack);
-  float carry = state[segment % kPack];
+  float carry = segment == 0 ? state[0] : state[kPack - 1];
   if constexpr (kSpread) cluster_barrier();  // all are there to be written to
   for (int round = 0; round < scan.rounds; ++round) {
     const int step = step_of(round);
     stretch.prepare(scan, step);
-    if (round + 1 < scan.rounds) stretch.load(scan, lane, step_of(round + 1));
     Summary run[kPack];
     stretch.summarise(run);
 #pragma unroll
     for (int v = 0; v < kPack; ++v) slot_of(v)[segment] = run[v];
     __syncthreads();
+    if (round + 1 < scan.rounds) stretch.load(scan, lane, step_of(round + 1));
     if constexpr (kSpread) {
       if (folds) {
         Summary tile = Summary::identity();
