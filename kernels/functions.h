@@ -43,11 +43,8 @@ namespace functions {
 /// A constant in the type of x: a double would drag the computation along.
 MONOID_HOST_DEVICE constexpr auto as(auto x, double constant) { return static_cast<decltype(x)>(constant); }
 
-/// x between -limit and limit. Where a tail times x has a limit of 0, infinity times 0 would be NaN.
-MONOID_HOST_DEVICE constexpr auto bounded(auto x, double limit = 3e38) {
-  const auto above = x < as(x, -limit) ? as(x, -limit) : x;
-  return above > as(x, limit) ? as(x, limit) : above;
-}
+// Where a tail times x has a limit of 0, infinity times 0 would be NaN: x is kept below this.
+inline constexpr double kBound = 3e38;
 
 struct FromNothing {
   static constexpr Saves kSaves = Saves::nothing;
@@ -100,22 +97,24 @@ struct Relu : FromOutput {
 };
 
 struct Silu : FromInput {
-  MONOID_HOST_DEVICE static auto value(auto math, auto x, auto) { return (x < 0 ? bounded(x) : x) * math.sigmoid(x); }
+  MONOID_HOST_DEVICE static auto value(auto math, auto x, auto) {
+    return math.at_least(x, as(x, -kBound)) * math.sigmoid(x);
+  }
   MONOID_HOST_DEVICE static auto gradient(auto math, auto dy, auto x, auto) {
     const auto gate = math.sigmoid(x);
-    return dy * (gate * (1 + bounded(x) * (1 - gate)));
+    return dy * (gate * (1 + math.within(x, as(x, kBound)) * (1 - gate)));
   }
 };
 
 // x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, "Gaussian error linear units", 2016).
 struct Gelu : FromInput {
   MONOID_HOST_DEVICE static auto value(auto math, auto x, auto) {
-    return (x < 0 ? bounded(x) : x) * math.normal_cdf(x, math.gaussian(x));
+    return math.at_least(x, as(x, -kBound)) * math.normal_cdf(x, math.gaussian(x));
   }
   MONOID_HOST_DEVICE static auto gradient(auto math, auto dy, auto x, auto) {
     const auto density_at_0 = as(x, 0.398942280401432677939946);  // 1 / sqrt(2 pi)
     const auto bell = math.gaussian(x);
-    return dy * (math.normal_cdf(x, bell) + bounded(x) * (bell * density_at_0));
+    return dy * (math.normal_cdf(x, bell) + math.within(x, as(x, kBound)) * (bell * density_at_0));
   }
 };
 
@@ -127,10 +126,12 @@ struct GeluTanh : FromInput {
   MONOID_HOST_DEVICE static auto gate(auto math, auto x) {
     return math.sigmoid(as(x, kTwiceSlope) * (x + as(x, kCubic) * (x * x * x)));
   }
-  MONOID_HOST_DEVICE static auto value(auto math, auto x, auto) { return (x < 0 ? bounded(x) : x) * gate(math, x); }
+  MONOID_HOST_DEVICE static auto value(auto math, auto x, auto) {
+    return math.at_least(x, as(x, -kBound)) * gate(math, x);
+  }
   MONOID_HOST_DEVICE static auto gradient(auto math, auto dy, auto x, auto) {
     const auto g = gate(math, x);
-    const auto within = bounded(x, 30);  // g (1 - g) is 0 beyond
+    const auto within = math.within(x, as(x, 30));  // g (1 - g) is 0 beyond
     const auto slope = as(x, kTwiceSlope) * (1 + as(x, 3 * kCubic) * within * within);
     return dy * (g + within * (g * (1 - g)) * slope);
   }

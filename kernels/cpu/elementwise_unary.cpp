@@ -18,6 +18,11 @@ struct VectorMath {
   static auto erf(auto x) { return cpu::erf(x); }
   static auto gaussian(auto x) { return cpu::gaussian(x); }
   static auto normal_cdf(auto x, auto bell) { return cpu::normal_cdf(x, bell); }
+  static auto at_least(auto x, auto low) { return x < low ? low : x; }
+  static auto within(auto x, auto limit) {
+    const auto above = at_least(x, -limit);
+    return above > limit ? limit : above;
+  }
   static auto sqrt(auto x) { return std::sqrt(x); }
   static auto abs(auto x) { return std::abs(x); }
   // Rare enough to stay library calls, which reduce any argument exactly.

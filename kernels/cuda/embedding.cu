@@ -3,6 +3,7 @@
 // sorted order: pieces of 64 positions in parallel, then the pieces of a token that spans several. No atomics on
 // floats, balanced however skewed the tokens are. Floor: one read of dy, one write of the table's rows in use.
 
+#include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/device/reduce.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 #include "monoid/kernels/cuda/faults.h"
@@ -19,6 +20,7 @@ constexpr int kRowsPerBlock = 8;  // a warp each
 template <class T, int N, class I>
 __global__ void copy_rows(const T* weight, int64_t weight_step, int64_t table_rows, const I* tokens, int64_t count,
                           int64_t channels, T* result, int64_t result_step, FaultRecord* faults) {
+  wait_for_previous();
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.y;
   if (n >= count) return;
   const int64_t token = tokens[n];
@@ -235,7 +237,7 @@ void embedding(const Tensor& weight, const Tensor& tokens, Tensor& result) {
       const int64_t weight_step = weight.strides()[0], result_step = result.strides()[0];
       const bool packed = aligned_for<kPack>(weight.data<T>(), weight_step) &&
                           aligned_for<kPack>(result.data<T>(), result_step) && channels % kPack == 0;
-      launch(packed ? copy_rows<T, kPack, I> : copy_rows<T, 1, I>,
+      launch.overlapped(packed ? copy_rows<T, kPack, I> : copy_rows<T, 1, I>,
              static_cast<unsigned>(blocks_for(count, kRowsPerBlock)), dim3(kWarp, kRowsPerBlock), weight.data<T>(),
              weight_step, weight.size(0), tokens.data<I>(), count, channels, result.data<T>(), result_step,
              fault_record(launch.index()));

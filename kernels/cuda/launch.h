@@ -56,19 +56,14 @@ class Launch {
   template <class... Parameters, class... Arguments>
   void in_clusters(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, size_t shared_bytes,
                    Arguments&&... arguments) const {
-    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-    if (shared_bytes > kFreeShared) allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
-    cudaLaunchConfig_t config{};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream_;
-    cudaLaunchAttribute dimension{};
-    dimension.id = cudaLaunchAttributeClusterDimension;
-    dimension.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-    config.attrs = &dimension;
-    config.numAttrs = cluster > 1 ? 1 : 0;
-    check_call(op_, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+    queue(kernel, grid, block, {shared_bytes, cluster, false}, static_cast<Arguments&&>(arguments)...);
+  }
+
+  /// The same for a kernel that begins with wait_for_previous() (device/overlap.cuh): it comes onto the GPU while the
+  /// kernel before it still runs, where the GPU can do that.
+  template <class... Parameters, class... Arguments>
+  void overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments&&... arguments) const {
+    queue(kernel, grid, block, {0, 1, true}, static_cast<Arguments&&>(arguments)...);
   }
 
   /// How many blocks of a kernel one multiprocessor holds at once: for grids that stay on the GPU.
@@ -76,6 +71,36 @@ class Launch {
 
  private:
   static constexpr size_t kFreeShared = 16 << 10;  // leaves room for what the kernel declares itself
+
+  struct Options {
+    size_t shared_bytes = 0;
+    int cluster = 1;
+    bool overlaps = false;
+  };
+
+  template <class... Parameters, class... Arguments>
+  void queue(void (*kernel)(Parameters...), dim3 grid, dim3 block, Options options, Arguments&&... arguments) const {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (options.shared_bytes > kFreeShared) allow_shared(reinterpret_cast<const void*>(kernel), options.shared_bytes);
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = options.shared_bytes;
+    config.stream = stream_;
+    config.attrs = attributes;
+    if (options.cluster > 1) {
+      cudaLaunchAttribute& dimension = attributes[config.numAttrs++];
+      dimension.id = cudaLaunchAttributeClusterDimension;
+      dimension.val.clusterDim = {static_cast<unsigned>(options.cluster), 1, 1};
+    }
+    if (options.overlaps && limits_->major >= 9) {
+      cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
+      overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      overlap.val.programmaticStreamSerializationAllowed = 1;
+    }
+    check_call(op_, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  }
 
   void allow_shared(const void* kernel, size_t bytes) const;
 

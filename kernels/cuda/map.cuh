@@ -6,6 +6,7 @@
 
 #include "monoid/core/tensor.h"
 #include "monoid/kernels/broadcast.h"
+#include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 #include "monoid/kernels/cuda/launch.h"
 #include "monoid/kernels/cuda/strided.h"
@@ -63,16 +64,18 @@ struct Operand {
 
 template <int kPack, class Out>
 __device__ __forceinline__ void store_pack(Out* to, const Register<Out>* lanes, uint32_t valid) {
-  Pack<Out, kPack> pack;
-#pragma unroll
-  for (int i = 0; i < kPack; ++i) pack.lanes[i] = from_register<Out>(lanes[i]);
-  if (valid >= kPack) {
-    *reinterpret_cast<Pack<Out, kPack>*>(to) = pack;
-  } else {
+  if (valid < kPack) {
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      if (i < valid) to[i] = pack.lanes[i];
+      if (i < valid) to[i] = from_register<Out>(lanes[i]);
     }
+  } else if constexpr (std::is_same_v<Out, bfloat16>) {
+    store(to, reinterpret_cast<const float(&)[kPack]>(*lanes));
+  } else {
+    Pack<Out, kPack> pack;
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) pack.lanes[i] = lanes[i];
+    *reinterpret_cast<Pack<Out, kPack>*>(to) = pack;
   }
 }
 
@@ -132,6 +135,7 @@ __global__ void __launch_bounds__(kMapThreads)
     map_kernel(const __grid_constant__ Axes<1 + sizeof...(In)> axes, uint32_t count, bool packed, Function function,
                Outputs<Out, kOutputs> out, const In*... in) {
   constexpr int kPack = kMapPack<Out, In...>;
+  wait_for_previous();
   map_elements<kPack>(axes, count, packed, function, out, std::index_sequence_for<In...>(), Operand<In, kPack>{in}...);
 }
 
@@ -162,7 +166,7 @@ void launch_map(const Launch& launch, Axes<1 + sizeof...(In)> axes, Function fun
   bool packed = (axes.rank <= 1 || axes.inner_extent() % kPack == 0) && axes.inner_step(0) == 1;
   for (const Out* data : out.data) packed = packed && moves_in_packs<kPack>(axes, 0, data);
   packed = packed && (moves_in_packs<kPack>(axes, 1 + n, in) && ...);
-  launch(map_kernel<Out, kOutputs, Function, In...>,
+  launch.overlapped(map_kernel<Out, kOutputs, Function, In...>,
          static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks * kPack)), kMapThreads, axes,
          static_cast<uint32_t>(count), packed, function, out, in...);
 }

@@ -6,6 +6,7 @@
 #include "monoid/kernels/norm.h"
 
 #include "monoid/kernels/cuda/device/norm.cuh"
+#include "monoid/kernels/cuda/device/overlap.cuh"
 
 namespace monoid::cuda {
 namespace {
@@ -41,6 +42,7 @@ __device__ __forceinline__ Sum row_sum(const RowGroup& group, const RowPart<T, V
 template <class T, bool kCentred, int V, int kPacks>
 __global__ void __launch_bounds__(kMostGroupThreads, sizeof(T) == 2 ? 3 : 2)
     forward(const __grid_constant__ Forward<T> in) {
+  wait_for_previous();
   const RowGroup group(in.group);
   const int64_t rows_per_block = group.rows_per_block();
   for (int64_t first = blockIdx.x * rows_per_block; first < in.rows; first += gridDim.x * rows_per_block) {
@@ -129,7 +131,7 @@ void run(const char* op, const Tensor& x, const Tensor& residual, const Tensor& 
     dispatch_row_parts<T>(length, wide, [&]<int V, int kPacks>(const RowGroups& groups) {
       in.group = groups.log2_size;
       const auto blocks = std::min<int64_t>(blocks_for(rows, groups.rows_per_block()), 1 << 30);
-      launch(forward<T, kCentred, V, kPacks>, static_cast<unsigned>(blocks), groups.block(), in);
+      launch.overlapped(forward<T, kCentred, V, kPacks>, static_cast<unsigned>(blocks), groups.block(), in);
     });
   });
 }

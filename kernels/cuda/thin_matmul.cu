@@ -7,6 +7,7 @@
 // is summed, as long as x and w agree: a lane's 8 neighbours in memory stand in for the k that its fragments ask for.
 // f32 runs on the ordinary units. Floor: the bytes of w over the bandwidth of memory (or of L2, if w stays there).
 
+#include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/device/reduce.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 #include "monoid/kernels/cuda/thin_matmul.h"
@@ -121,6 +122,7 @@ template <class T, int kRows, int kWarps>
 __global__ void __launch_bounds__(kWarps* kWarp) thin_matmul(ThinProduct<T> p) {
   constexpr int kStep = kTile<T> + 4;  // keeps the stores of a warp in different banks
   __shared__ float parts[kWarps][kRows * kStep];
+  wait_for_previous();
   const int64_t first_column = static_cast<int64_t>(blockIdx.x) * kTile<T>;
   warp_sums<kRows, kStep, kWarps>(p, first_column, parts[threadIdx.x / kWarp]);
   __syncthreads();
@@ -143,7 +145,7 @@ void launch_rows(const Launch& launch, const ThinProduct<T>& p) {
   const int64_t blocks = blocks_for(p.n, kTile<T>), chunks = blocks_for(p.k, kChunk);
   const int64_t room = launch.device().multiprocessors * (sizeof(T) == 2 ? 32 : 16);  // by registers
   const auto worth = [&](int64_t warps) { return chunks > warps / 2 && blocks * warps <= room; };
-  const auto run = [&](auto kernel, int warps) { launch(kernel, static_cast<unsigned>(blocks), warps * kWarp, p); };
+  const auto run = [&](auto kernel, int warps) { launch.overlapped(kernel, static_cast<unsigned>(blocks), warps * kWarp, p); };
   if constexpr (sizeof(T) == 2) {  // f32 has no registers for so many
     if (worth(32)) return run(thin_matmul<T, kRows, 32>, 32);
   }

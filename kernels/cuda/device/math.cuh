@@ -23,6 +23,10 @@ struct DeviceMath {
   __device__ static float cos(float x) { return cosf(x); }
   __device__ static float pow(float x, float exponent) { return powf(x, exponent); }
 
+  /// x, or the bound that it is beyond; a NaN becomes one of them.
+  __device__ static float at_least(float x, float low) { return fmaxf(x, low); }
+  __device__ static float within(float x, float limit) { return fminf(fmaxf(x, -limit), limit); }
+
   /// 1 / x to 1 ulp, for |x| in [2^-126, 2^126].
   __device__ static float reciprocal(float x) { return __fdividef(1.f, x); }
 
