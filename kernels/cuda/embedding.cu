@@ -238,9 +238,9 @@ void embedding(const Tensor& weight, const Tensor& tokens, Tensor& result) {
       const bool packed = aligned_for<kPack>(weight.data<T>(), weight_step) &&
                           aligned_for<kPack>(result.data<T>(), result_step) && channels % kPack == 0;
       launch.overlapped(packed ? copy_rows<T, kPack, I> : copy_rows<T, 1, I>,
-             static_cast<unsigned>(blocks_for(count, kRowsPerBlock)), dim3(kWarp, kRowsPerBlock), weight.data<T>(),
-             weight_step, weight.size(0), tokens.data<I>(), count, channels, result.data<T>(), result_step,
-             fault_record(launch.index()));
+                        static_cast<unsigned>(blocks_for(count, kRowsPerBlock)), dim3(kWarp, kRowsPerBlock),
+                        weight.data<T>(), weight_step, weight.size(0), tokens.data<I>(), count, channels,
+                        result.data<T>(), result_step, fault_record(launch.index()));
     });
   });
 }

@@ -26,6 +26,14 @@ const DeviceLimits& limits(int index);
 /// The stream that kernels of this thread are queued on.
 cudaStream_t current_stream(int index);
 
+/// What a launch may ask for besides.
+struct LaunchOptions {
+  size_t shared_bytes = 0;  // dynamic shared memory, beyond the 48 KB that every block gets too
+  int cluster = 1;          // blocks of adjacent x on the GPU at once: compute capability 9.0 and later
+  bool overlaps = false;    // the kernel begins with wait_for_previous() (device/overlap.cuh), so it comes onto the GPU
+                            // while the kernel before it still runs, where the GPU can do that
+};
+
 /// Queues kernels for one op on the device of a tensor: makes that device the current one of the thread for its life.
 ///
 ///   const Launch launch("unary", x);
@@ -45,41 +53,10 @@ class Launch {
     with_shared(kernel, grid, block, 0, static_cast<Arguments&&>(arguments)...);
   }
 
-  /// The same with dynamic shared memory, beyond the 48 KB that every block gets too.
+  /// The same with more than a grid and a block.
   template <class... Parameters, class... Arguments>
-  void with_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
-                   Arguments&&... arguments) const {
-    in_clusters(kernel, 1, grid, block, shared_bytes, static_cast<Arguments&&>(arguments)...);
-  }
-
-  /// The same with so many blocks of adjacent x on the GPU at once, as clusters: compute capability 9.0 and later.
-  template <class... Parameters, class... Arguments>
-  void in_clusters(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, size_t shared_bytes,
-                   Arguments&&... arguments) const {
-    queue(kernel, grid, block, {shared_bytes, cluster, false}, static_cast<Arguments&&>(arguments)...);
-  }
-
-  /// The same for a kernel that begins with wait_for_previous() (device/overlap.cuh): it comes onto the GPU while the
-  /// kernel before it still runs, where the GPU can do that.
-  template <class... Parameters, class... Arguments>
-  void overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments&&... arguments) const {
-    queue(kernel, grid, block, {0, 1, true}, static_cast<Arguments&&>(arguments)...);
-  }
-
-  /// How many blocks of a kernel one multiprocessor holds at once: for grids that stay on the GPU.
-  int blocks_per_multiprocessor(const void* kernel, int threads, size_t shared_bytes) const;
-
- private:
-  static constexpr size_t kFreeShared = 16 << 10;  // leaves room for what the kernel declares itself
-
-  struct Options {
-    size_t shared_bytes = 0;
-    int cluster = 1;
-    bool overlaps = false;
-  };
-
-  template <class... Parameters, class... Arguments>
-  void queue(void (*kernel)(Parameters...), dim3 grid, dim3 block, Options options, Arguments&&... arguments) const {
+  void with(const LaunchOptions& options, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+            Arguments&&... arguments) const {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     if (options.shared_bytes > kFreeShared) allow_shared(reinterpret_cast<const void*>(kernel), options.shared_bytes);
     cudaLaunchAttribute attributes[2] = {};
@@ -101,6 +78,22 @@ class Launch {
     }
     check_call(op_, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
   }
+
+  template <class... Parameters, class... Arguments>
+  void with_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   Arguments&&... arguments) const {
+    with({.shared_bytes = shared_bytes}, kernel, grid, block, static_cast<Arguments&&>(arguments)...);
+  }
+  template <class... Parameters, class... Arguments>
+  void overlapped(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments&&... arguments) const {
+    with({.overlaps = true}, kernel, grid, block, static_cast<Arguments&&>(arguments)...);
+  }
+
+  /// How many blocks of a kernel one multiprocessor holds at once: for grids that stay on the GPU.
+  int blocks_per_multiprocessor(const void* kernel, int threads, size_t shared_bytes) const;
+
+ private:
+  static constexpr size_t kFreeShared = 16 << 10;  // leaves room for what the kernel declares itself
 
   void allow_shared(const void* kernel, size_t bytes) const;
 

@@ -167,8 +167,8 @@ void launch_map(const Launch& launch, Axes<1 + sizeof...(In)> axes, Function fun
   for (const Out* data : out.data) packed = packed && moves_in_packs<kPack>(axes, 0, data);
   packed = packed && (moves_in_packs<kPack>(axes, 1 + n, in) && ...);
   launch.overlapped(map_kernel<Out, kOutputs, Function, In...>,
-         static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks * kPack)), kMapThreads, axes,
-         static_cast<uint32_t>(count), packed, function, out, in...);
+                    static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks * kPack)), kMapThreads, axes,
+                    static_cast<uint32_t>(count), packed, function, out, in...);
 }
 
 /// outputs[..] = function(in[..]...) for every element of `shape`, along which all outputs have the same strides;

@@ -6,6 +6,7 @@
 
 #include "monoid/kernels/cuda/device/async_copy.cuh"
 #include "monoid/kernels/cuda/device/norm.cuh"
+#include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/partials.h"
 #include "monoid/kernels/norm.h"
 
@@ -166,6 +167,7 @@ struct ColumnSums {
 
 template <class T, bool kCentred, int V, int kPacks>
 __global__ void __launch_bounds__(kMostGroupThreads) backward(const __grid_constant__ Backward<T> in) {
+  wait_for_previous();
   const RowGroup group(in.group);
   const int64_t rows_per_block = group.rows_per_block(), columns = (kCentred ? 2 : 1) * in.length;
   float* const weight_partial = in.partials ? in.partials + blockIdx.x * columns : nullptr;
@@ -269,7 +271,8 @@ void run(const char* op, const Tensor& x, const Tensor& weight, const double* me
         partials = Tensor::empty({blocks, kCentred ? 2 : 1, length}, DType::f32, x.device());
         in.partials = partials.data<float>();
       }
-      launch.with_shared(kernel, static_cast<unsigned>(blocks), groups.block(), shared_bytes, in);
+      launch.with({.shared_bytes = shared_bytes, .overlaps = true}, kernel, static_cast<unsigned>(blocks),
+                  groups.block(), in);
       if (wants_sums) add_partials(launch, partials, dweight, dbias);
     });
   });

@@ -125,8 +125,9 @@ void queue_scan(const Launch& launch, Scan<Step, T> scan) {
   scan.rounds = static_cast<int>(std::max<int64_t>(1, blocks_for(scan.steps, int64_t{segments} * span * chosen.steps)));
   const int summaries = (segments | 1) + (split == TimeSplit::spread ? 2 * kSpan : 0);
   const size_t values = split == TimeSplit::relay ? 1 : sizeof(typename Step::Summary) / sizeof(float) * summaries;
-  launch.in_clusters(chosen.kernel, span, static_cast<unsigned>(blocks_for(scan.rows, lanes) * span),
-                     static_cast<unsigned>(lanes * segments), sizeof(float) * kPack * lanes * values, scan);
+  launch.with({sizeof(float) * kPack * lanes * values, span, /*overlaps=*/true}, chosen.kernel,
+              static_cast<unsigned>(blocks_for(scan.rows, lanes) * span), static_cast<unsigned>(lanes * segments),
+              scan);
 }
 
 /// Runs a whole scan: `scan` has its rows, `states` the extents. `initial` and `final` may be undefined.

@@ -145,7 +145,9 @@ void launch_rows(const Launch& launch, const ThinProduct<T>& p) {
   const int64_t blocks = blocks_for(p.n, kTile<T>), chunks = blocks_for(p.k, kChunk);
   const int64_t room = launch.device().multiprocessors * (sizeof(T) == 2 ? 32 : 16);  // by registers
   const auto worth = [&](int64_t warps) { return chunks > warps / 2 && blocks * warps <= room; };
-  const auto run = [&](auto kernel, int warps) { launch.overlapped(kernel, static_cast<unsigned>(blocks), warps * kWarp, p); };
+  const auto run = [&](auto kernel, int warps) {
+    launch.overlapped(kernel, static_cast<unsigned>(blocks), warps * kWarp, p);
+  };
   if constexpr (sizeof(T) == 2) {  // f32 has no registers for so many
     if (worth(32)) return run(thin_matmul<T, kRows, 32>, 32);
   }

@@ -6,6 +6,7 @@
 
 #include "monoid/core/dtype.h"
 #include "monoid/kernels/cuda/device/cluster.cuh"
+#include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/faults.h"
 
 // One engine for every first-order scan, the same idea as kernels/cpu/scan_rows.h. A block owns `lanes` packs of
@@ -272,6 +273,7 @@ template <class Step, class T, int kPack>
 __global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_blocks<Step, kPack>(TimeSplit::relay))
     relay_kernel(const __grid_constant__ Scan<Step, T> scan) {
   extern __shared__ float baton[];
+  wait_for_previous();
   constexpr int kSteps = stretch_steps<Step, kPack>(TimeSplit::relay);
   const Lane lane(scan, blockIdx.x, kPack);
   const int segments = scan.segments, last = scan.rounds * segments - 1;
@@ -332,6 +334,7 @@ __global__ void __launch_bounds__(most_scan_threads(kSplit), resident_blocks<Ste
     fold_kernel(const __grid_constant__ Scan<Step, T> scan) {
   using Summary = typename Step::Summary;
   extern __shared__ float shared_memory[];
+  wait_for_previous();
   constexpr bool kSpread = kSplit == TimeSplit::spread;
   constexpr int kSteps = stretch_steps<Step, kPack>(kSplit), kBlocks = kSpread ? kSpan : 1;
   const int rank = static_cast<int>(blockIdx.x % kBlocks), lanes = scan.lanes, segments = scan.segments;
