@@ -44,7 +44,7 @@ Tensor Decoder::step(const Tensor& tokens) {
   host_tokens_.copy_from(column);
   graph_.replay();
   Stream::current(device_).synchronize();
-  return host_logits_;
+  return host_logits_.to(DType::f32);
 }
 
 Tensor Decoder::run(const Tensor& tokens) {
@@ -54,14 +54,14 @@ Tensor Decoder::run(const Tensor& tokens) {
 // A token from pinned memory to logits in pinned memory; the state is read from buffers and written back to them.
 void Decoder::record() {
   host_tokens_ = pinned({batch_, 1}, DType::i64);
-  host_logits_ = pinned({batch_, model_.vocabulary()}, DType::f32);
+  host_logits_ = pinned({batch_, model_.vocabulary()}, parameters(model_).front().value.dtype());
   tokens_ = Tensor::zeros({batch_, 1}, DType::i64, device_);
   for (const NamedTensor& entry : state_.tensors()) buffers_.push_back({entry.name, entry.value.clone()});
   graph_ = Graph(device_, [&] {
     copy_async(host_tokens_, tokens_);
     State state;
     for (const NamedTensor& buffer : buffers_) state.set(buffer.name, buffer.value);
-    const Tensor logits = last_of(model_.forward(tokens_, &state)).to(DType::f32);
+    const Tensor logits = last_of(model_.forward(tokens_, &state));
     copy_async(logits.is_contiguous() ? logits : logits.clone(), host_logits_);
     for (NamedTensor& buffer : buffers_) buffer.value.copy_from(state.find(buffer.name));
   });

@@ -50,9 +50,15 @@ struct Operand {
 #pragma unroll
       for (int i = 0; i < kPack; ++i) lanes[first + i] = value;
     } else if (valid >= kPack) {
-      const auto pack = *reinterpret_cast<const Pack<T, kPack>*>(from);
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        const Raw<T, kPack> raw = load_raw<kPack>(from);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) lanes[first + i] = to_register(pack.lanes[i]);
+        for (int i = 0; i < kPack; ++i) lanes[first + i] = raw[i];
+      } else {
+        const auto pack = *reinterpret_cast<const Pack<T, kPack>*>(from);
+#pragma unroll
+        for (int i = 0; i < kPack; ++i) lanes[first + i] = pack.lanes[i];
+      }
     } else {
 #pragma unroll
       for (int i = 0; i < kPack; ++i) {

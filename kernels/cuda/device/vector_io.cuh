@@ -64,14 +64,6 @@ __device__ __forceinline__ T from_register(Register<T> x) {
   }
 }
 
-/// N elements as floats; `from` is aligned to the whole pack.
-template <int N, class T>
-__device__ __forceinline__ void load(const T* from, float (&to)[N]) {
-  const auto pack = *reinterpret_cast<const Pack<T, N>*>(from);
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = widen(pack.lanes[i]);
-}
-
 /// N elements kept as they lie in memory: two bf16 a register, widened where they are used.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Raw {
@@ -109,6 +101,13 @@ __device__ __forceinline__ void store_raw(T* to, const Raw<T, N>& x) {
   *reinterpret_cast<Raw<T, N>*>(to) = x;
 }
 
+/// N elements as floats; addresses are aligned to the whole pack.
+template <int N, class T>
+__device__ __forceinline__ void load(const T* from, float (&to)[N]) {
+  const Raw<T, N> raw = load_raw<N>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = raw[i];
+}
 template <int N, class T>
 __device__ __forceinline__ void store(T* to, const float (&from)[N]) {
   store_raw(to, Raw<T, N>(from));
