@@ -24,7 +24,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Sum {
   using State = float;
-  static constexpr float kNeutral = 0;
+  __device__ static float neutral() { return 0; }
   __device__ static State identity() { return 0; }
   __device__ State operator()(State a, State b) const { return a + b; }
   template <int N>
@@ -44,7 +44,7 @@ struct Sum {
 
 struct LogSumOfAll {
   using State = LogSum;
-  static constexpr float kNeutral = -kInfinity;
+  __device__ static float neutral() { return -kInfinity; }
   __device__ static State identity() { return {}; }
   __device__ State operator()(State a, State b) const { return combine(a, b); }
   template <int N>
@@ -61,9 +61,9 @@ struct Place {
 
 struct First {
   using State = Place;
-  static constexpr float kNeutral = -kInfinity;
   float sign;  // -1: of the smallest
 
+  __device__ float neutral() const { return sign * -kInfinity; }
   __device__ static State identity() { return {-kInfinity, std::numeric_limits<int64_t>::max()}; }
   __device__ State operator()(State a, State b) const {
     const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
@@ -139,7 +139,7 @@ __device__ __forceinline__ typename Monoid::State walk_row(const Plan& plan, con
   }
   for (; index < end; index += stride) {
     float values[kPack];
-    load_valid<kPack>(address(index), end - index, Monoid::kNeutral, values);
+    load_valid<kPack>(address(index), end - index, monoid.neutral(), values);
     monoid.absorb(state, values, index);
   }
   return state;
