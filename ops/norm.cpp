@@ -31,15 +31,10 @@ Tensor checked_rows(std::string_view op, const Tensor& x) {
 
 Tensor like_if(bool wanted, const Tensor& tensor) { return wanted ? Tensor::empty_like(tensor) : Tensor(); }
 
+// Of the type that norms compute in: f32 for bf16.
 double machine_epsilon(DType dtype) {
-  switch (dtype) {
-    case DType::f64:
-      return std::numeric_limits<double>::epsilon();
-    case DType::bf16:
-      return 0x1p-7;
-    default:
-      return std::numeric_limits<float>::epsilon();
-  }
+  return dtype == DType::f64 ? std::numeric_limits<double>::epsilon()
+                             : static_cast<double>(std::numeric_limits<float>::epsilon());
 }
 
 // What is normalised: x, or x + residual, which the kernel writes to `sum`.

@@ -10,7 +10,7 @@ namespace monoid {
 // computed in double, so that offsets and magnitudes up to the square root of the greatest double are safe.
 
 /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, "Root mean square layer normalization", 2019). A negative
-/// eps stands for the machine epsilon of x's dtype, as in torch.nn.RMSNorm. With eps = 0 a zero row is 0 / 0 = NaN.
+/// eps stands for the machine epsilon, of f32 for bf16 too. With eps = 0 a zero row is 0 / 0 = NaN.
 Tensor rms_norm(const Tensor& x, const Tensor& weight = {}, double eps = -1);
 
 /// x / max(|x|, 1e-12) * sqrt(channel) * gamma, with |x| the Euclidean length of a row: the RMSNorm of the minGRU
