@@ -16,7 +16,7 @@ OpList embedding_ops() {
          };
          return {
              {"a batch of sequences", {make.normal({5, 3})}, look_up(make.integers({2, 4}, 5))},
-             {"one i32 token", {make.normal({4, 2})}, look_up(Tensor::full({}, 2, DType::i32))},
+             {"one i32 token", {make.normal({4, 2})}, look_up(make.integers({}, 4).to(DType::i32))},
              {"more rows of one token than one piece takes", {make.normal({2, 2})}, look_up(make.integers({300}, 2))},
              {"a transposed table and gradient", {make.normal({2, 3})}, transposed},
              {"no tokens", {make.normal({3, 2})}, look_up(make.integers({2, 0}, 1))}};

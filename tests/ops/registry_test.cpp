@@ -10,48 +10,16 @@
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/compare.h"
 #include "monoid/tests/support/gradcheck.h"
+#include "monoid/tests/support/run_sample.h"
 
 namespace monoid::test {
 namespace {
-
-constexpr uint64_t kSeed = 20;
 
 // Slots that no entry of the registry reaches, each with the reason.
 const std::map<std::string, std::string> kOutsideTheRegistry = {
     {"adamw", "updates parameters in place; it has no outputs to differentiate"},
     {"gradient_norms", "measures gradients; nothing is differentiated through it"},
 };
-
-struct Results {
-  Tensors outputs;
-  Tensors gradients;  // one an input, undefined where there is none
-  std::vector<std::string> recorded;
-};
-
-// Runs a sample and, if it recorded anything, its gradient for fixed random cotangents.
-Results run(const OpSample& sample) {
-  Tensors inputs;
-  for (const Tensor& input : sample.inputs) {
-    inputs.push_back(input.defined() ? input.clone() : input);
-    if (input.defined() && is_floating(input.dtype())) inputs.back().set_requires_grad();
-  }
-  Results results;
-  Tape tape;
-  results.outputs = sample.run(inputs);
-  for (const char* op : tape.ops()) results.recorded.emplace_back(op);
-  Generator generator(kSeed);
-  Tensors cotangents;
-  bool reached = false;
-  for (const Tensor& output : results.outputs) {
-    const bool wanted = output.defined() && output.requires_grad();
-    cotangents.push_back(wanted ? random_normal(output.shape(), generator, 0, 1, DType::f64).to(output.dtype())
-                                : Tensor());
-    reached = reached || wanted;
-  }
-  if (reached) tape.backward(results.outputs, cotangents);
-  for (const Tensor& input : inputs) results.gradients.push_back(input.requires_grad() ? input.grad() : Tensor());
-  return results;
-}
 
 // Calls visit(entry, sample) for the whole registry.
 template <class Visit>
@@ -66,16 +34,6 @@ void for_each_sample(DType dtype, Visit visit) {
         FAIL_CHECK(error.what());
       }
     }
-  }
-}
-
-template <class Check>
-void for_each_pair(const Tensors& a, const Tensors& b, Check check_pair) {
-  REQUIRE(a.size() == b.size());
-  for (size_t i = 0; i < a.size(); ++i) {
-    CAPTURE(i);
-    REQUIRE(a[i].defined() == b[i].defined());
-    if (a[i].defined()) check_pair(a[i], b[i]);
   }
 }
 
