@@ -1,0 +1,91 @@
+// Layers on the GPU: outputs and gradients of input and parameters, against the CPU in f64 on the same numbers.
+
+#include "monoid/core/random.h"
+#include "monoid/core/tape.h"
+#include "monoid/layers/causal_conv.h"
+#include "monoid/layers/embedding.h"
+#include "monoid/layers/feed_forward.h"
+#include "monoid/layers/min_gru.h"
+#include "monoid/layers/min_lstm.h"
+#include "monoid/layers/norm.h"
+#include "monoid/tests/support/catch.h"
+#include "monoid/tests/support/cuda.h"
+
+namespace monoid {
+namespace {
+
+using test::check_close_in_norm;
+using test::cuda_or_skip;
+using test::kCuda;
+
+struct Found {
+  std::vector<Tensor> outputs, gradients;  // on the CPU in f64
+};
+
+Tensor on_cpu(const Tensor& x) { return x.detach().to(kCpu).to(DType::f64); }
+
+// A layer that `make` builds, in `dtype` on a device, from parameters and input that bf16 or f32 (`as`) can hold.
+template <class Make, class Run>
+Found run_layer(Make make, Run run, const Shape& shape, DType as, DType dtype, Device device) {
+  Generator init(1), numbers(2);
+  auto layer = make(init);
+  cast_to(layer, as);
+  cast_to(layer, dtype);
+  move_to(layer, device);
+  Tensor x = random_normal(shape, numbers).to(as).to(dtype).to(device).set_requires_grad();
+  Tape tape;
+  const Tensors outputs = run(layer, x);
+  Tensors cotangents;
+  for (const Tensor& output : outputs)
+    cotangents.push_back(random_normal(output.shape(), numbers).to(as).to(dtype).to(device));
+  tape.backward(outputs, cotangents);
+  Found found;
+  for (const Tensor& output : outputs) found.outputs.push_back(on_cpu(output));
+  found.gradients.push_back(on_cpu(x.grad()));
+  for (const NamedTensor& parameter : parameters(layer)) found.gradients.push_back(on_cpu(parameter.value.grad()));
+  return found;
+}
+
+template <class Make, class Run>
+void check_layer(Make make, Run run, const std::vector<Shape>& shapes) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const Shape& shape : shapes) {
+      CAPTURE(dtype, shape);
+      const double tolerance = dtype == DType::f32 ? 2e-5 : 3e-2;
+      const Found there = run_layer(make, run, shape, dtype, dtype, kCuda);
+      const Found here = run_layer(make, run, shape, dtype, DType::f64, kCpu);
+      for (size_t i = 0; i < here.outputs.size(); ++i)
+        check_close_in_norm(there.outputs[i], here.outputs[i], tolerance);
+      for (size_t i = 0; i < here.gradients.size(); ++i)
+        check_close_in_norm(there.gradients[i], here.gradients[i], tolerance);
+    }
+  }
+}
+
+const std::vector<Shape> kSequences = {{1, 1, 24}, {2, 7, 24}, {3, 65, 24}, {1, 1000, 24}};
+
+const auto kWholeOutput = [](const auto& layer, const Tensor& x) {
+  const auto [output, state] = layer.forward(x);
+  return Tensors{output, state};
+};
+
+}  // namespace
+
+TEST_CASE("recurrent layers on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {
+  if (!cuda_or_skip()) return;
+  const MinRnnOptions options{.channels = 24, .inner = 40, .bias = Bias::learned};
+  check_layer([&](Generator& init) { return MinGru(options, init); }, kWholeOutput, kSequences);
+  check_layer([&](Generator& init) { return MinLstm(options, init); }, kWholeOutput, kSequences);
+}
+
+TEST_CASE("the other layers on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {
+  if (!cuda_or_skip()) return;
+  const auto output = [](const auto& layer, const Tensor& x) { return Tensors{layer.forward(x)}; };
+  check_layer([](Generator& init) { return Linear(24, 33, Bias::learned, init); }, output, kSequences);
+  check_layer([](Generator& init) { return FeedForward(24, 70, Bias::learned, init); }, output, kSequences);
+  check_layer([](Generator&) { return RmsNorm(24); }, output, kSequences);
+  check_layer([](Generator&) { return LayerNorm(24); }, output, kSequences);
+  check_layer([](Generator& init) { return CausalSeparableConv(24, 3, init); }, kWholeOutput, kSequences);
+}
+
+}  // namespace monoid
