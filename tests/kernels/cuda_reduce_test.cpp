@@ -82,6 +82,7 @@ TEST_CASE("log-sum-exp and extrema along each axis agree with the CPU", "[cuda][
       kernels::logsumexp(cuda_x, axis, y.tensor());
       check_close(y.tensor().to(kCpu).to(DType::f64), expected, dtype == DType::bf16 ? 0x1p-8 : 2e-6, 2e-6);
       y.check_intact();
+      if (x.size(axis) == 0) continue;  // there is no place of nothing
       for (Extremum which : {Extremum::largest, Extremum::smallest}) {
         kernels::arg_extremum(x, axis, which, place);
         kernels::arg_extremum(cuda_x, axis, which, index.tensor());

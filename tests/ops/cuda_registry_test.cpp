@@ -1,5 +1,6 @@
 // The parity contract of the CUDA backend: the whole op registry, forward and backward, against the CPU in f64.
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -13,8 +14,9 @@
 namespace monoid::test {
 namespace {
 
-// f32: as the CPU's own f32 against f64. bf16: every op between a sample's inputs and results rounds what it stores.
-constexpr double kTolerance32 = 2e-5, kTolerance16 = 3e-2;
+// Of the largest value, or of 1e-3 where all are smaller. f32: as the CPU's own f32 against f64. bf16: every op between
+// a sample's inputs and results rounds what it stores, and a gradient from a stored sigmoid near 1 sees only that.
+constexpr double kTolerance32 = 2e-5, kTolerance16 = 5e-2, kSmall = 1e-3;
 
 // Calls visit(sample on CUDA in `dtype`, the same on the CPU in f64 from the same numbers) for the whole registry.
 template <class Visit>
@@ -53,7 +55,11 @@ bool run_reference(const OpSample& sample, const Cotangents& cotangents, Results
 void check_parity(DType dtype, double tolerance) {
   const Cotangents cotangents = [dtype](const Tensors& outputs) { return random_cotangents(outputs, dtype); };
   const auto close = [tolerance](const Tensor& actual, const Tensor& expected) {
-    check_close_in_norm(actual.to(kCpu).to(DType::f64), expected.to(DType::f64), tolerance);
+    double largest = kSmall;
+    for (double value : expected.to_vector<double>()) {
+      if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+    }
+    check_close(actual.to(kCpu).to(DType::f64), expected.to(DType::f64), 0, tolerance * largest);
   };
   for_each_twin(dtype, [&](const OpSample& on_cuda, const OpSample& on_cpu) {
     Results expected;
