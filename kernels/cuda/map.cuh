@@ -20,7 +20,9 @@
 namespace monoid::cuda {
 
 inline constexpr int kMapThreads = 128;
-inline constexpr int kMapPacks = 2;  // a thread
+template <int kPack>
+inline constexpr int kMapPacks =
+    kPack >= 8 ? 1 : 2;  // a thread: more elements of bf16 cost more registers than they save
 
 /// Elements of the packs in which all types of a launch move at once.
 template <class... T>
@@ -42,7 +44,7 @@ struct Outputs {
 template <class T, int kPack>
 struct Operand {
   const T* data;
-  Register<T> lanes[kMapPacks * kPack];
+  Register<T> lanes[kMapPacks<kPack> * kPack];
 
   __device__ __forceinline__ void load_pack(int first, const T* from, int64_t step, uint32_t valid) {
     if (step == 0) {
@@ -89,14 +91,14 @@ template <int kPack, class Out, int kOutputs, class Function, class... In, size_
 __device__ __forceinline__ void map_elements(const Axes<1 + sizeof...(In)>& axes, uint32_t count, bool packed,
                                              const Function& function, const Outputs<Out, kOutputs>& out,
                                              std::index_sequence<n...>, Operand<In, kPack>... in) {
-  constexpr int kOperands = 1 + sizeof...(In), kElements = kMapPacks * kPack;
+  constexpr int kOperands = 1 + sizeof...(In), kElements = kMapPacks<kPack> * kPack;
   const uint32_t begin = blockIdx.x * (kMapThreads * kElements);
   const auto pack_index = [&](int k) { return begin + (k * kMapThreads + threadIdx.x) * kPack; };
   const auto element_index = [&](int i) { return begin + i * kMapThreads + threadIdx.x; };
   int64_t at[kElements][kOperands];
   if (packed) {
 #pragma unroll
-    for (int k = 0; k < kMapPacks; ++k) {
+    for (int k = 0; k < kMapPacks<kPack>; ++k) {
       const uint32_t index = pack_index(k);
       if (index >= count) break;
       axes.offsets(index, at[k]);
@@ -123,7 +125,7 @@ __device__ __forceinline__ void map_elements(const Axes<1 + sizeof...(In)>& axes
     if (!out.data[output]) continue;
     if (packed) {
 #pragma unroll
-      for (int k = 0; k < kMapPacks; ++k) {
+      for (int k = 0; k < kMapPacks<kPack>; ++k) {
         const uint32_t index = pack_index(k);
         if (index < count) store_pack<kPack>(out.data[output] + at[k][0], results[output] + k * kPack, count - index);
       }
@@ -173,7 +175,7 @@ void launch_map(const Launch& launch, Axes<1 + sizeof...(In)> axes, Function fun
   for (const Out* data : out.data) packed = packed && moves_in_packs<kPack>(axes, 0, data);
   packed = packed && (moves_in_packs<kPack>(axes, 1 + n, in) && ...);
   launch.overlapped(map_kernel<Out, kOutputs, Function, In...>,
-                    static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks * kPack)), kMapThreads, axes,
+                    static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks<kPack> * kPack)), kMapThreads, axes,
                     static_cast<uint32_t>(count), packed, function, out, in...);
 }
 
