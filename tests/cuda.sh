@@ -11,8 +11,9 @@ programs=(core_tests kernels_tests ops_tests layers_tests models_tests)
 cmake --build "$build" --target "${programs[@]}" train >"$build/cuda-build.log" 2>&1 ||
   { grep -vE '^\[[0-9]+/[0-9]+\]' "$build/cuda-build.log"; exit 1; }
 grep -A5 'warning:' "$build/cuda-build.log"
-"$build/bin/train" --version | tail -n 1
-nvidia-smi -L >/dev/null 2>&1 || { echo "cuda.sh: there is no GPU here, nothing to run" >&2; exit 77; }
+gpu=$("$build/bin/train" --version | tail -n 1)
+echo "$gpu"
+[[ $gpu == *'cuda:0 is'* ]] || { echo "cuda.sh: no GPU that this build can use, so nothing to run" >&2; exit 77; }
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
