@@ -9,6 +9,7 @@
 
 #include "monoid/kernels/cross_entropy.h"
 
+#include "monoid/kernels/cuda/device/approximate.cuh"
 #include "monoid/kernels/cuda/device/async_copy.cuh"
 #include "monoid/kernels/cuda/device/row_group.cuh"
 #include "monoid/kernels/cuda/faults.h"
@@ -21,12 +22,6 @@ constexpr int kRowThreads = 512;   // share a long row
 constexpr int kPacksInFlight = 4;  // of a thread, where it reads past shared memory
 constexpr int kGroups = 4;         // of copies into shared memory, a row
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
-
-__device__ __forceinline__ float power_of_two(float exponent) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(exponent));
-  return result;
-}
 
 // Elements x as exponents of two below the greatest. An infinite greatest element is 0 below itself and everything else
 // -infinity below it; in a row of -infinities every element stays -infinity.
@@ -100,7 +95,7 @@ struct Slope {
   template <int N>
   __device__ __forceinline__ void operator()(float (&x)[N], int64_t column) const {
 #pragma unroll
-    for (int i = 0; i < N; ++i) x[i] = silent ? 0 : power_of_two(x[i]) * probability - uniform;
+    for (int i = 0; i < N; ++i) x[i] = silent ? 0 : exp2_approximate(x[i]) * probability - uniform;
     if (silent || target < column || target >= column + N) return;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -144,7 +139,7 @@ __global__ void __launch_bounds__(kMostGroupThreads, 3) held_rows(const __grid_c
         pivot(values);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-          sums[0] += power_of_two(values[i]);
+          sums[0] += exp2_approximate(values[i]);
           if (column + i == target) sums[1] = values[i];
           if (in.soft != 0) sums[2] += values[i];
         }
@@ -180,14 +175,14 @@ struct MaxAndSum {
     Pivot pivot(max);
     pivot(exponents);
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += power_of_two(exponents[i]);
+    for (int i = 0; i < N; ++i) sum += exp2_approximate(exponents[i]);
   }
   __device__ __forceinline__ void raise(float greatest) {
     if (!(greatest > max)) return;
     if (greatest == INFINITY)
       sum *= 0;
     else if (max != -INFINITY)
-      sum *= power_of_two(Pivot(max).shift - Pivot(greatest).shift);
+      sum *= exp2_approximate(Pivot(max).shift - Pivot(greatest).shift);
     max = greatest;
   }
   __device__ void reduce_over_block() {

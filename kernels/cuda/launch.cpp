@@ -44,8 +44,7 @@ DeviceLimits read_limits(int index) {
   };
   return {attribute(cudaDevAttrMultiProcessorCount), attribute(cudaDevAttrComputeCapabilityMajor),
           attribute(cudaDevAttrComputeCapabilityMinor),
-          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)),
-          static_cast<size_t>(attribute(cudaDevAttrL2CacheSize))};
+          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin))};
 }
 
 }  // namespace

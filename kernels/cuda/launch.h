@@ -19,7 +19,6 @@ struct DeviceLimits {
   int multiprocessors;
   int major, minor;               // compute capability
   size_t shared_bytes_per_block;  // the most a block may ask for
-  size_t l2_bytes;
 };
 const DeviceLimits& limits(int index);
 

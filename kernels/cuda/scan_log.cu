@@ -44,7 +44,8 @@ struct LogAdjoint {
     const auto& [log_a, log_b, previous, state, cotangent] = in;
     const float logit = log_b - (log_a + previous), e = exp_of_minus(fabsf(logit));
     const bool empty = state == kNothing;
-    return {empty ? SignedGate::of(0, 1) : SignedGate::of(e * reciprocal(1 + e), logit), empty ? 0 : cotangent, empty};
+    return {empty ? SignedGate::of(0, 1) : SignedGate::of(e * reciprocal_approximate(1 + e), logit),
+            empty ? 0 : cotangent, empty};
   }
   __device__ static float advance(const Element& e, float carry, float (&out)[2]) {
     const float delta = e.input + carry, taken = e.gate.take(delta);

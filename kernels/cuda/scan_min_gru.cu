@@ -12,7 +12,7 @@ struct MinGru {
   __device__ static GatedInput input(const float (&parts)[2]) {
     const auto& [x, k] = parts;
     const float e = exp_of_minus(fabsf(k)), q = exp_of_negative_part(x);
-    const float shared = reciprocal((1 + e) * (1 + q));
+    const float shared = reciprocal_approximate((1 + e) * (1 + q));
     return {SignedGate::of(e * (shared * (1 + q)), k), g_of(x, q * (shared * (1 + e)))};
   }
   __device__ static void spread(float logit, const float (&)[2], float (&factors)[1]) { factors[0] = logit; }

@@ -15,7 +15,7 @@ struct MinLstm {
     const float scale = fmaxf(-fminf(f, i), 0);
     const float one = exp_of_minus(scale), q = exp_of_negative_part(x);
     const float take = one + exp_of_minus(f + scale), keep = one + exp_of_minus(i + scale);
-    const float shared = reciprocal((take + keep) * (1 + q));
+    const float shared = reciprocal_approximate((take + keep) * (1 + q));
     return {SignedGate::of(fminf(take, keep) * (shared * (1 + q)), take - keep), g_of(x, q * (shared * (take + keep)))};
   }
   __device__ static void spread(float logit, const float (&parts)[3], float (&factors)[2]) {

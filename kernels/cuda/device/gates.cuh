@@ -4,18 +4,9 @@
 // from ex2.approx and rcp.approx: within 2 ulp plus |x| ulp for exp(x), so a gate of 1e-9 still has 6 digits, far more
 // than a state keeps of it; below 2^-126 they are 0. One division serves a gate and g together.
 
-namespace monoid::cuda {
+#include "monoid/kernels/cuda/device/approximate.cuh"
 
-__device__ __forceinline__ float exp2_approximate(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-__device__ __forceinline__ float reciprocal(float x) {
-  float result;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
+namespace monoid::cuda {
 
 /// The functions behind LogAffine.
 struct GateMath {
@@ -23,7 +14,7 @@ struct GateMath {
   /// For x in [0, 1], to 3 ulp: 2 atanh(s) with s = x / (2 + x), an odd polynomial. Small results keep their digits:
   /// slow recurrences add up thousands of them.
   __device__ static float log1p(float x) {
-    const float s = x * reciprocal(2 + x), w = s * s;
+    const float s = x * reciprocal_approximate(2 + x), w = s * s;
     const float tail = fmaf(fmaf(0.281577784f, w, 0.279651578f), w, 0.400245952f);
     return s * fmaf(fmaf(tail, w, 0.666663216f), w, 2.f);
   }
@@ -47,7 +38,7 @@ __device__ __forceinline__ float g_of(float x, float sigmoid_of_negative_part) {
 }
 
 __device__ __forceinline__ float sigmoid_of_minus(float x) {
-  const float e = exp_of_minus(fabsf(x)), larger = reciprocal(1 + e);
+  const float e = exp_of_minus(fabsf(x)), larger = reciprocal_approximate(1 + e);
   return x > 0 ? e * larger : larger;
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "monoid/core/dtype.h"
+#include "monoid/kernels/cuda/device/approximate.cuh"
 #include "monoid/kernels/erfc.h"
 
 // The scalar functions behind kernels/functions.h on the device: CUDA's own or as precise, never the fast-math ones;
@@ -52,22 +53,12 @@ struct DeviceMath {
 /// The same to 12 bits or better, for results that are rounded to the 8 of bf16: single instructions of the special
 /// function unit and short fits, so that even in bf16 memory takes longer than arithmetic.
 struct Bf16Math : DeviceMath {
-  __device__ static float exp2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  __device__ static float reciprocal(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  __device__ static float exp(float x) { return exp2(1.44269504f * x); }
-  __device__ static float sigmoid(float x) { return reciprocal(1 + exp(-x)); }
-  __device__ static float gaussian(float x) { return exp2(-0.72134752f * x * x); }
+  __device__ static float exp(float x) { return exp2_approximate(1.44269504f * x); }
+  __device__ static float sigmoid(float x) { return reciprocal_approximate(1 + exp(-x)); }
+  __device__ static float gaussian(float x) { return exp2_approximate(-0.72134752f * x * x); }
   /// The upper tail beyond t >= 0 is gaussian(t) P(1 / (t + 2)), P a minimax fit to 2.3e-4.
   __device__ static float normal_cdf(float x, float bell) {
-    const float w = reciprocal(fabsf(x) + 2);
+    const float w = reciprocal_approximate(fabsf(x) + 2);
     const float tail = bell * w * (0.40169185f + w * (0.71811208f + w * (1.96226541f - w * 2.01238596f)));
     return x > 0 ? 1 - tail : tail;
   }
