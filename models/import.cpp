@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "monoid/models/import_tables.h"
+#include "monoid/ops/shape_ops.h"
 
 namespace monoid {
 namespace {
@@ -52,6 +53,20 @@ std::pair<std::string, const ImportRule*> rename(const ImportTable& table, const
   return {name, nullptr};
 }
 
+// One packed tensor of ours under the several names of the reference.
+void split_into(const ImportTable& table, const ImportRule& like, const std::string& name, const Tensor& packed,
+                std::map<std::string, Tensor>& reference) {
+  check(packed.rank() >= 1 && packed.size(0) % like.parts == 0, "export: ", name, " is ", describe(packed), ", wanted ",
+        like.parts, " equal pieces along axis 0");
+  const int64_t extent = packed.size(0) / like.parts;
+  for (const ImportRule& rule : table.rules) {
+    if (rule.ours != like.ours) continue;
+    const auto captured = match(rule.ours, name);
+    reference[fill_in(rule.reference, *captured)] =
+        contiguous(slice(packed, 0, rule.part * extent, (rule.part + 1) * extent));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> import_sources() {
@@ -74,6 +89,10 @@ const ImportTable& import_table(const std::string& source) {
 
 std::map<std::string, Tensor> import_tensors(const ImportTable& table, const std::map<std::string, Tensor>& reference) {
   std::map<std::string, Tensor> ours;
+  std::map<std::string, Tensors> pieces;  // of the packed ones
+  const auto add = [&](const std::string& name, const Tensor& value) {
+    check(ours.emplace(name, value).second, "import: two tensors of ", table.source, " become '", name, "'");
+  };
   for (const auto& [name, tensor] : reference) {
     const bool is_ignored = std::any_of(table.ignored.begin(), table.ignored.end(),
                                         [&](const std::string& pattern) { return match(pattern, name).has_value(); });
@@ -85,7 +104,19 @@ std::map<std::string, Tensor> import_tensors(const ImportTable& table, const std
             describe(tensor), ", wanted an extent of 1 at axis ", rule->unit_axis);
       value = tensor.view(tensor.shape().without(rule->unit_axis));
     }
-    check(ours.emplace(renamed, value).second, "import: two tensors of ", table.source, " become '", renamed, "'");
+    if (rule && rule->parts > 1) {
+      Tensors& found = pieces[renamed];
+      found.resize(static_cast<size_t>(rule->parts));
+      found.at(static_cast<size_t>(rule->part)) = value;
+    } else {
+      add(renamed, value);
+    }
+  }
+  for (const auto& [name, parts] : pieces) {
+    for (size_t i = 0; i < parts.size(); ++i)
+      check(parts[i].defined(), "import: '", name, "' is ", parts.size(), " tensors of ", table.source, ", and number ",
+            i, " of them is missing");
+    add(name, concat(parts, 0));
   }
   return ours;
 }
@@ -96,7 +127,12 @@ std::map<std::string, Tensor> export_tensors(const ImportTable& table, const std
     const auto [renamed, rule] = rename(table, name, &ImportRule::ours, &ImportRule::reference);
     check(rule, "export: ", table.source, " has no name for '", name, "'");
     const bool has_unit_axis = rule->unit_axis >= 0;
-    reference[renamed] = has_unit_axis ? tensor.view(tensor.shape().inserted(rule->unit_axis, 1)) : tensor;
+    const Tensor value = has_unit_axis ? tensor.view(tensor.shape().inserted(rule->unit_axis, 1)) : tensor;
+    if (rule->parts == 1) {
+      reference[renamed] = value;
+    } else {
+      split_into(table, *rule, name, value, reference);
+    }
   }
   return reference;
 }

@@ -14,6 +14,9 @@ struct ImportRule {
   std::string reference;
   std::string ours;
   int unit_axis = -1;  // an axis of extent 1 that only the reference has, such as a depthwise weight's [out, 1, kernel]
+  // Where one packed tensor here is several there: the reference's is number `part` of `parts` equal pieces of axis 0.
+  // Such rules share their `ours`.
+  int part = 0, parts = 1;
 };
 
 /// The names of one reference implementation.

@@ -22,10 +22,34 @@ ImportTable min_lm() {
           .ignored = {}};
 }
 
+// linear_h and linear_z are one projection here, so that the scan reads it in one piece.
+ImportTable stacked_mamba_min_gru() {
+  return {.source = "Fritschek/MinGRU-x-Mamba StackedMambaMinGRU",
+          .model = "",
+          .rules = {{"layers.*.min_gru.linear_h.", "layers.*.min_gru.to_hidden_and_gate.", -1, 0, 2},
+                    {"layers.*.min_gru.linear_z.", "layers.*.min_gru.to_hidden_and_gate.", -1, 1, 2},
+                    {"layers.*.", "layers.*."},
+                    {"final_down_projection.", "final_down_projection."}},
+          .ignored = {}};
+}
+
+// A layer has linear_h and linear_z itself, or forward and backward ones.
+ImportTable wrapped_min_gru() {
+  return {.source = "Fritschek/MinGRU-x-Mamba WrappedMinGRU",
+          .model = "",
+          .rules = {{"layers.*.fwd.linear_h.", "layers.*.fwd.to_hidden_and_gate.", -1, 0, 2},
+                    {"layers.*.fwd.linear_z.", "layers.*.fwd.to_hidden_and_gate.", -1, 1, 2},
+                    {"layers.*.bwd.linear_h.", "layers.*.bwd.to_hidden_and_gate.", -1, 0, 2},
+                    {"layers.*.bwd.linear_z.", "layers.*.bwd.to_hidden_and_gate.", -1, 1, 2},
+                    {"layers.*.linear_h.", "layers.*.to_hidden_and_gate.", -1, 0, 2},
+                    {"layers.*.linear_z.", "layers.*.to_hidden_and_gate.", -1, 1, 2}},
+          .ignored = {}};
+}
+
 }  // namespace
 
 const std::vector<ImportTable>& import_tables() {
-  static const std::vector<ImportTable> tables{min_lm()};
+  static const std::vector<ImportTable> tables{min_lm(), stacked_mamba_min_gru(), wrapped_min_gru()};
   return tables;
 }
 

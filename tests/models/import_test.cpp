@@ -1,6 +1,7 @@
 #include "monoid/models/import.h"
 
 #include "monoid/core/random.h"
+#include "monoid/ops/shape_ops.h"
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/compare.h"
 
@@ -52,6 +53,35 @@ TEST_CASE("a star stands for one part of a name, and names without a rule stay a
   CHECK(ours.contains("layers.0.mixer_norm.2.1.weight"));  // below layers.0.1., not layers.(0.1).2.
   CHECK(ours.contains("layers.0.9.weight"));
   CHECK(ours.contains("norm"));
+}
+
+TEST_CASE("several tensors of a reference become one packed tensor, and go back", "[import]") {
+  const ImportTable& table = import_table("Fritschek/MinGRU-x-Mamba WrappedMinGRU");
+  auto reference = tensors({{"layers.0.bwd.linear_z.weight", {3, 2}},
+                            {"layers.0.bwd.linear_h.weight", {3, 2}},
+                            {"layers.1.linear_h.bias", {3}},
+                            {"layers.1.linear_z.bias", {3}}});
+  const auto ours = import_tensors(table, reference);
+  CHECK(ours.size() == 2);
+  const Tensor weight = ours.at("layers.0.bwd.to_hidden_and_gate.weight");
+  REQUIRE(weight.shape() == Shape{6, 2});
+  CHECK(ours.at("layers.1.to_hidden_and_gate.bias").shape() == Shape{6});
+  // The candidate state first, then the gate.
+  test::check_identical(slice(weight, 0, 0, 3), reference.at("layers.0.bwd.linear_h.weight"));
+  test::check_identical(slice(weight, 0, 3, 6), reference.at("layers.0.bwd.linear_z.weight"));
+
+  std::vector<NamedTensor> all;
+  for (const auto& [name, value] : ours) all.push_back({name, value});
+  const auto back = export_tensors(table, all);
+  CHECK(back.size() == reference.size());
+  for (const auto& [name, value] : reference) test::check_identical(back.at(name), value);
+
+  CHECK_THROWS_WITH(export_tensors(table, {{"layers.1.to_hidden_and_gate.bias", Tensor::ones({5})}}),
+                    ContainsSubstring("f32[5], wanted 2 equal pieces"));
+  reference.erase("layers.1.linear_h.bias");
+  CHECK_THROWS_WITH(import_tensors(table, reference),
+                    ContainsSubstring("'layers.1.to_hidden_and_gate.bias' is 2 tensors") &&
+                        ContainsSubstring("number 0 of them is missing"));
 }
 
 TEST_CASE("tensors listed as ignored are dropped", "[import]") {
