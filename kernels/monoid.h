@@ -12,6 +12,8 @@
 //   T advance(T state)               what the element does to a state
 //   static M identity()              the element that does nothing
 //   M combine(M left, M right)       one element for both, left first
+//
+// A softmax partial is its own state: to advance is to combine.
 
 namespace monoid {
 
@@ -40,6 +42,10 @@ struct StandardMath {
   template <class T>
   MONOID_HOST_DEVICE static T log1p(T x) {
     return std::log1p(x);
+  }
+  template <class T>
+  MONOID_HOST_DEVICE static T log(T x) {
+    return std::log(x);
   }
 };
 
@@ -121,6 +127,31 @@ struct GatedRun {
   MONOID_HOST_DEVICE friend constexpr GatedRun combine(const GatedRun& left, const Step& step) {
     return {step.gate.keep(left.keep), step.gate.blend(left.lose, T(1)), step.advance(left.add)};
   }
+};
+
+// ------------------------------------------------------------------------------------------------- softmax partial
+
+/// What a softmax-weighted average knows of some of its keys: the greatest score, and sums of exp(score - max) and of
+/// exp(score - max) value. Its own state: a key is {score, 1, value}, and stretches of keys combine in any grouping.
+/// Rows of values share max and sum; a kernel holds the row elsewhere and applies weight() to it. A Math to the base 2
+/// wants scores times log2(e).
+template <class T, class Math = StandardMath>
+struct SoftmaxPartial {
+  T max, sum, output;
+
+  MONOID_HOST_DEVICE static constexpr SoftmaxPartial identity() {
+    return {-std::numeric_limits<T>::infinity(), T(0), T(0)};
+  }
+  /// What sums taken below `from` count below `to`, which is not less. Equal infinities must not meet as inf - inf.
+  MONOID_HOST_DEVICE static constexpr T weight(T from, T to) { return from == to ? T(1) : Math::exp(from - to); }
+  MONOID_HOST_DEVICE friend constexpr SoftmaxPartial combine(const SoftmaxPartial& left, const SoftmaxPartial& right) {
+    const T max = left.max > right.max ? left.max : right.max;
+    const T of_left = weight(left.max, max), of_right = weight(right.max, max);
+    return {max, of_left * left.sum + of_right * right.sum, of_left * left.output + of_right * right.output};
+  }
+  /// The average, 0 over no keys, and log(sum of exp(score)), -inf over none.
+  MONOID_HOST_DEVICE constexpr T average() const { return sum == T(0) ? T(0) : output / sum; }
+  MONOID_HOST_DEVICE constexpr T log_sum() const { return sum == T(0) ? max : max + Math::log(sum); }
 };
 
 }  // namespace monoid

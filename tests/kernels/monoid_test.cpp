@@ -123,3 +123,73 @@ TEST_CASE("a run of slow gates loses what the product of rounded gates would mis
   CHECK(std::abs(run.lose / exact - 1) < 1e-5);
   CHECK(std::abs((1 - product) / exact - 1) > 1e-4);
 }
+
+namespace {
+
+using Partial = SoftmaxPartial<double>;
+
+void check_same(const Partial& a, const Partial& b) {
+  CHECK(a.max == b.max);
+  CHECK(a.sum == Approx(b.sum).epsilon(1e-12));
+  CHECK(a.output == Approx(b.output).epsilon(1e-12).margin(1e-12 * b.sum));
+}
+
+// Keys with scores from -600 to 600, some of them -inf (masked): exponentials far outside of the range of doubles.
+std::vector<Partial> keys(int count, uint64_t seed) {
+  Generator generator(seed);
+  std::vector<Partial> result;
+  for (int i = 0; i < count; ++i) {
+    const double score = generator.below(4) == 0 ? kNothing : 1200 * generator.uniform() - 600;
+    result.push_back({score, score == kNothing ? 0.0 : 1.0, score == kNothing ? 0.0 : 2 * generator.uniform() - 1});
+  }
+  return result;
+}
+
+Partial fold(const std::vector<Partial>& elements, size_t begin, size_t end) {
+  Partial all = Partial::identity();
+  for (size_t i = begin; i < std::min(end, elements.size()); ++i) all = combine(all, elements[i]);
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("softmax partials form a monoid, masked keys and empty stretches included") {
+  const auto elements = keys(kSteps, 8);
+  for (size_t i = 0; i + 2 < elements.size(); ++i) {
+    const Partial &a = elements[i], &b = elements[i + 1], &c = elements[i + 2];
+    check_same(combine(Partial::identity(), a), a);
+    check_same(combine(a, Partial::identity()), a);
+    check_same(combine(combine(a, b), c), combine(a, combine(b, c)));
+  }
+  check_same(combine(Partial::identity(), Partial::identity()), Partial::identity());
+  for (const size_t chunk : {1u, 7u, 16u, 60u}) {
+    Partial all = Partial::identity();
+    for (size_t begin = 0; begin < elements.size(); begin += chunk)
+      all = combine(all, fold(elements, begin, begin + chunk));
+    CAPTURE(chunk);
+    check_same(all, fold(elements, 0, elements.size()));
+  }
+}
+
+TEST_CASE("a softmax partial of all keys is the softmax-weighted average and the log-sum-exp") {
+  const auto elements = keys(40, 9);
+  double greatest = kNothing, sum = 0, output = 0;
+  for (const Partial& key : elements) greatest = std::max(greatest, key.max);
+  for (const Partial& key : elements) {
+    sum += std::exp(key.max - greatest);
+    output += std::exp(key.max - greatest) * key.output;
+  }
+  const Partial all = fold(elements, 0, elements.size());
+  CHECK(all.average() == Approx(output / sum).epsilon(1e-14));
+  CHECK(all.log_sum() == Approx(greatest + std::log(sum)).epsilon(1e-14));
+  CHECK(Partial::identity().average() == 0);
+  CHECK(Partial::identity().log_sum() == kNothing);
+}
+
+TEST_CASE("infinite scores take all of a softmax partial, and share it") {
+  const Partial finite{700, 1, 5}, first{-kNothing, 1, 2}, second{-kNothing, 1, 4};
+  CHECK(combine(finite, first).average() == 2);
+  CHECK(combine(first, finite).average() == 2);
+  CHECK(combine(combine(first, finite), second).average() == 3);
+  CHECK(combine(first, second).log_sum() == -kNothing);
+}
