@@ -16,8 +16,10 @@ Tensor project_out(const std::optional<Linear>& to_out, const Tensor& states, co
   return residual.defined() ? residual + states : states;
 }
 
-OutputAndState MinGru::forward(const Tensor& x, const Tensor& initial, const Tensor& residual) const {
-  const ScanResult scan = min_gru_scan(to_hidden_and_gate_.forward(x), initial);
+OutputAndState MinGru::forward(const Tensor& x, const Tensor& initial, const Tensor& residual,
+                               const Padding& padding) const {
+  const Tensor packed = to_hidden_and_gate_.forward(x);
+  const ScanResult scan = min_gru_scan(padding.close_gates(packed, packed.size(-1) / 2), initial);
   return {project_out(to_out_, scan.states, residual), scan.final};
 }
 

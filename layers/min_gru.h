@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "monoid/layers/linear.h"
+#include "monoid/layers/padding.h"
 #include "monoid/layers/state.h"
 
 namespace monoid {
@@ -27,8 +28,9 @@ class MinGru : public Module {
 
   /// x [batch, time, channels], initial [batch, inner] (the true hidden state, not a pre-activation) or none for zeros
   /// -> output [batch, time, channels] (plus a residual of that shape if given), and the last hidden state [batch,
-  /// inner].
-  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {}) const;
+  /// inner], which padding leaves as it is.
+  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {},
+                         const Padding& padding = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

@@ -10,8 +10,10 @@ MinLstm::MinLstm(const MinRnnOptions& options, Generator& init)
     to_out_.emplace(options.inner, options.channels, Bias::none, init);
 }
 
-OutputAndState MinLstm::forward(const Tensor& x, const Tensor& initial, const Tensor& residual) const {
-  const ScanResult scan = min_lstm_scan(to_hidden_and_f_i_gate_.forward(x), initial);
+OutputAndState MinLstm::forward(const Tensor& x, const Tensor& initial, const Tensor& residual,
+                                const Padding& padding) const {
+  const Tensor packed = to_hidden_and_f_i_gate_.forward(x);
+  const ScanResult scan = min_lstm_scan(padding.close_gates(packed, packed.size(-1) / 3 * 2), initial);
   return {project_out(to_out_, scan.states, residual), scan.final};
 }
 

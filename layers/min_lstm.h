@@ -11,7 +11,8 @@ class MinLstm : public Module {
   MinLstm(const MinRnnOptions& options, Generator& init);
 
   /// Shapes as in MinGru.
-  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {}) const;
+  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {},
+                         const Padding& padding = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

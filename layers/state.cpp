@@ -71,6 +71,19 @@ State State::load(const std::filesystem::path& path, Device device) {
   return state;
 }
 
+StateUpdate::StateUpdate(std::string_view owner, State* state, const Tensor& tokens, const Tensor& padding)
+    : owner_(owner), state_(state) {
+  check(tokens.defined() && tokens.rank() == 2, owner, ": tokens are ", describe(tokens), ", wanted [batch, time]");
+  if (!padding.defined()) return;
+  check(
+      padding.shape() == Shape{tokens.size(0)} && padding.dtype() == DType::i32 && padding.device() == tokens.device(),
+      owner, ": padding is ", describe(padding), ", wanted i32[", tokens.size(0), "] beside the tokens, ",
+      describe(tokens));
+  check(!state || state->empty(), owner, ": padding is for the beginning of sequences, and this state is further on; ",
+        "give it with the first tokens only");
+  padding_ = Padding(padding, tokens.size(1));
+}
+
 Tensor StateUpdate::before(const std::string& name, const Shape& wanted) const {
   return state_ && !state_->empty() ? state_->get(owner_, name, wanted) : Tensor();
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "monoid/layers/module.h"
+#include "monoid/layers/padding.h"
 
 namespace monoid {
 
@@ -46,7 +47,11 @@ class State {
 /// forward is through, so that an error leaves the state as it was. Without a state nothing is read or kept.
 class StateUpdate {
  public:
-  StateUpdate(std::string_view owner, State* state) : owner_(owner), state_(state) {}
+  /// Of tokens [batch, time] whose left is padded by `padding` (i32 [batch] on their device, or undefined). A state
+  /// that is not fresh takes no padding: that would lie in the middle of its sequences.
+  StateUpdate(std::string_view owner, State* state, const Tensor& tokens, const Tensor& padding = {});
+
+  const Padding& padding() const { return padding_; }
 
   /// The tensor the last call left, which must have the wanted shape; undefined on a fresh start.
   Tensor before(const std::string& name, const Shape& wanted) const;
@@ -57,6 +62,7 @@ class StateUpdate {
   std::string owner_;
   State* state_;
   State next_;
+  Padding padding_;
 };
 
 }  // namespace monoid

@@ -1,5 +1,6 @@
 #include "monoid/models/decoder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "monoid/layers/module.h"
@@ -16,16 +17,42 @@ Tensor last_of(const Tensor& logits) {
 
 }  // namespace
 
+PaddedTokens pad_left(const std::vector<std::vector<int64_t>>& sequences) {
+  size_t longest = 0, shortest = sequences.empty() ? 0 : sequences[0].size();
+  for (const auto& sequence : sequences) {
+    longest = std::max(longest, sequence.size());
+    shortest = std::min(shortest, sequence.size());
+  }
+  check(shortest >= 1, "pad_left: wanted sequences of at least one token");
+  std::vector<int64_t> tokens;
+  std::vector<int32_t> padding;
+  for (const auto& sequence : sequences) {
+    padding.push_back(static_cast<int32_t>(longest - sequence.size()));
+    tokens.insert(tokens.end(), longest - sequence.size(), 0);
+    tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+  }
+  const int64_t batch = std::ssize(sequences);
+  return {Tensor::from(tokens, {batch, static_cast<int64_t>(longest)}),
+          longest == shortest ? Tensor() : Tensor::from(padding, {batch})};
+}
+
 Decoder::Decoder(LanguageModel& model, int64_t batch, bool graph)
     : model_(model), device_(parameters(model).front().value.device()), batch_(batch), use_graph_(graph) {
   check(batch >= 1, "decoder: batch is ", batch, ", wanted 1 or more");
 }
 
-Tensor Decoder::prefill(const Tensor& tokens) {
+Tensor Decoder::prefill(const Tensor& tokens, const Tensor& padding) {
   check(tokens.defined() && tokens.rank() == 2 && tokens.size(0) == batch_ && tokens.size(1) >= 1,
         "decoder: prefill tokens are ", describe(tokens), ", wanted [", batch_, ", time] with a time of 1 or more");
+  if (padding.defined()) {
+    check_shape("decoder", "padding", padding, {batch_});
+    for (const int64_t count : padding.to_vector<int64_t>()) {
+      check(count >= 0 && count < tokens.size(1), "decoder: a sequence of ", tokens.size(1), " tokens has ", count,
+            " of padding; wanted 0 or more and a token left");
+    }
+  }
   state_.clear();
-  return run(tokens);
+  return run(tokens, padding);
 }
 
 Tensor Decoder::step(const Tensor& tokens) {
@@ -47,8 +74,10 @@ Tensor Decoder::step(const Tensor& tokens) {
   return host_logits_.to(DType::f32);
 }
 
-Tensor Decoder::run(const Tensor& tokens) {
-  return last_of(model_.forward(tokens.to(device_), &state_)).to(DType::f32).to(kCpu);
+Tensor Decoder::run(const Tensor& tokens, const Tensor& padding) {
+  const Tensor logits =
+      model_.forward(tokens.to(device_), &state_, nullptr, padding.defined() ? padding.to(device_) : padding);
+  return last_of(logits).to(DType::f32).to(kCpu);
 }
 
 // A token from pinned memory to logits in pinned memory; the state is read from buffers and written back to them.

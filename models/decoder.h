@@ -7,6 +7,14 @@
 
 namespace monoid {
 
+/// Token sequences of different lengths as one batch.
+struct PaddedTokens {
+  Tensor tokens;   // i64 [batch, time]: each sequence at the right, token 0 before it
+  Tensor padding;  // i32 [batch]: how many of these; undefined where all sequences are equally long
+};
+/// At least one sequence, each of at least one token.
+PaddedTokens pad_left(const std::vector<std::vector<int64_t>>& sequences);
+
 /// Reads sequences into a model's recurrent state and goes on one token at a time, each at the same cost wherever it
 /// stands. On a GPU a token is one captured graph: the tokens go in from pinned memory and the logits come out there.
 class Decoder {
@@ -15,9 +23,10 @@ class Decoder {
   /// `graph` = false runs every token eagerly.
   Decoder(LanguageModel& model, int64_t batch, bool graph = true);
 
-  /// Starts anew with tokens i64 [batch, time] on the CPU, time >= 1. Returns the logits f32 [batch, vocabulary] that
-  /// follow the last of them, on the CPU, valid until the next call.
-  Tensor prefill(const Tensor& tokens);
+  /// Starts anew with tokens i64 [batch, time] on the CPU, time >= 1; `padding` as LanguageModel::forward takes it, but
+  /// on the CPU, and every sequence has a token. Returns the logits f32 [batch, vocabulary] that follow the last ones,
+  /// on the CPU, valid until the next call.
+  Tensor prefill(const Tensor& tokens, const Tensor& padding = {});
   /// One more token of each sequence, i64 [batch] on the CPU, and the logits after it.
   Tensor step(const Tensor& tokens);
 
@@ -25,7 +34,7 @@ class Decoder {
   const State& state() const { return state_; }
 
  private:
-  Tensor run(const Tensor& tokens);
+  Tensor run(const Tensor& tokens, const Tensor& padding = {});
   void record();
 
   LanguageModel& model_;

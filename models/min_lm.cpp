@@ -66,14 +66,15 @@ MinLm::Layer::Layer(const MinLmConfig& config, int64_t index, Generator& init)
 Tensor MinLm::Layer::forward(Tensor x, StateUpdate& state, Generator* dropout) const {
   const int64_t batch = x.size(0);
   if (conv_) {
-    const OutputAndState conv = conv_->forward(x, state.before(tail_name_, {batch, tail_, x.size(2)}), x);
+    const Tensor tail = state.before(tail_name_, {batch, tail_, x.size(2)});
+    const OutputAndState conv = conv_->forward(state.padding().zeroed(x), tail, x);
     state.after(tail_name_, conv.state);
     x = conv.output;
   }
   const Tensor hidden = state.before(hidden_name_, {batch, inner_});
   NormAndSum stream = mixer_norm_.add(x);
-  const OutputAndState mixed =
-      std::visit([&](const auto& mixer) { return mixer.forward(stream.normed, hidden, stream.sum); }, mixer_);
+  const OutputAndState mixed = std::visit(
+      [&](const auto& mixer) { return mixer.forward(stream.normed, hidden, stream.sum, state.padding()); }, mixer_);
   state.after(hidden_name_, mixed.state);
   stream = feed_forward_norm_.add(mixed.output);
   return dropout_.forward(feed_forward_.forward(stream.normed, stream.sum), dropout);
@@ -98,9 +99,8 @@ MinLm::MinLm(const MinLmConfig& config, Generator& init)
       norm_(config.dim),
       to_logits_(config.dim, config.num_tokens, Bias::none, init) {}
 
-Tensor MinLm::forward(const Tensor& tokens, State* state, Generator* dropout) {
-  check(tokens.defined() && tokens.rank() == 2, "minlm: tokens are ", describe(tokens), ", wanted [batch, time]");
-  StateUpdate update(MinLmConfig::kType, state);
+Tensor MinLm::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
+  StateUpdate update(MinLmConfig::kType, state, tokens, padding);
   Tensor x = embedding_.forward(tokens);
   for (const Layer& layer : layers_) x = layer.forward(x, update, dropout);
   const Tensor logits = to_logits_.forward(norm_.forward(x));

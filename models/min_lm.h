@@ -50,7 +50,8 @@ class MinLm : public LanguageModel {
   int64_t vocabulary() const override { return config_.num_tokens; }
   std::string config() const override { return to_json(config_); }
   /// Its state: "layers.N.hidden" [batch, inner], and "layers.N.conv_tail" [batch, conv_kernel_size - 1, dim].
-  Tensor forward(const Tensor& tokens, State* state = nullptr, Generator* dropout = nullptr) override;
+  Tensor forward(const Tensor& tokens, State* state = nullptr, Generator* dropout = nullptr,
+                 const Tensor& padding = {}) override;
   void visit(Visitor& visitor) override;
 
  private:

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
 
@@ -25,16 +26,19 @@ constexpr double kSampleTemperature = 0.8;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Matrices decay, gains and biases do not.
 AdamW make_optimizer(LanguageModel& model, const TrainOptions& options) {
-  Tensors matrices, vectors;
-  for (const NamedTensor& parameter : parameters(model)) {
-    (parameter.value.rank() >= 2 ? matrices : vectors).push_back(parameter.value);
-  }
   AdamWOptions adam;
   adam.beta1 = options.beta1;
   adam.beta2 = options.beta2;
-  return AdamW({{"matrices", matrices, 1, options.weight_decay, 0}, {"vectors", vectors, 1, 0.0, 0}}, adam);
+  return AdamW(
+      model.parameter_groups({.weight_decay = options.weight_decay, .clip = options.clip, .context = options.context}),
+      adam);
+}
+
+// One limit for all gradients together, unless the model's groups have their own.
+double common_clip(const AdamW& optimizer, double clip) {
+  const auto& groups = optimizer.groups();
+  return std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.clip_norm > 0; }) ? 0 : clip;
 }
 
 std::string mebibytes(double bytes) { return format_count(bytes / (1 << 20)) + " MiB"; }
@@ -56,10 +60,11 @@ Trainer::Trainer(const TrainOptions& options, const Corpus& corpus, LanguageMode
       crops_(corpus.split.train, options.batch_size, options.context, random_stream(options, RandomStream::batches)),
       windows_(corpus.split.validation, options.context, "validation"),
       optimizer_(make_optimizer(model, options)),
-      train_step_(
-          device_,
-          [&model](const Tensors& batch, Generator* random) { return model.loss(batch[0], batch[1], nullptr, random); },
-          optimizer_, {.clip = options.clip, .graph = options.cuda_graph}),
+      train_step_(device_,
+                  [&model](const Tensors& batch, Generator* random) {
+                    return model.training_loss(batch[0], batch[1], nullptr, random);
+                  },
+                  optimizer_, {.clip = common_clip(optimizer_, options.clip), .graph = options.cuda_graph}),
       progress_(options.steps) {
   state_.dropout = random_stream(options, RandomStream::dropout);
   state_.context = options.context;
