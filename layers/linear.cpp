@@ -15,4 +15,8 @@ void Linear::visit(Visitor& visitor) {
   if (bias_.defined()) visitor.parameter("bias", bias_);
 }
 
+Linear xavier_linear(int64_t in, int64_t out, Bias bias, Generator& init) {
+  return Linear(xavier_parameter(out, in, init), zero_bias(out, bias));
+}
+
 }  // namespace monoid

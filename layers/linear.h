@@ -9,6 +9,8 @@ namespace monoid {
 class Linear : public Module {
  public:
   Linear(int64_t in, int64_t out, Bias bias, Generator& init);
+  /// Starts from these instead: weight [out, in], bias [out] or none.
+  explicit Linear(const Tensor& weight, const Tensor& bias = {}) : weight_(weight), bias_(bias) {}
 
   /// [..., in] -> [..., out], plus a residual of that shape if given.
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
@@ -17,5 +19,8 @@ class Linear : public Module {
  private:
   Tensor weight_, bias_;
 };
+
+/// Started from Xavier's uniform distribution, the bias from zero.
+Linear xavier_linear(int64_t in, int64_t out, Bias bias, Generator& init);
 
 }  // namespace monoid
