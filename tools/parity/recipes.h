@@ -32,6 +32,8 @@ const std::vector<RecipeEntry>& recipes();
 Recomputed recompute(const Golden& golden, const Target& target);
 
 Recomputed min_lm_recipe(const Golden& golden, const Target& target);
+Recomputed stacked_mamba_min_gru_recipe(const Golden& golden, const Target& target);
+Recomputed wrapped_min_gru_recipe(const Golden& golden, const Target& target);
 
 // What recipes share.
 
