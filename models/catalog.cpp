@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "monoid/models/min_lm.h"
+#include "monoid/models/stacked_min_gru.h"
 
 namespace monoid {
 namespace {
@@ -30,6 +31,8 @@ Entry entry(const char* summary, const char* vocabulary_key, const char* dropout
 const std::vector<Entry>& catalog() {
   static const std::vector<Entry> entries{
       entry<MinLm, MinLmConfig>("minGRU or minLSTM layers (use_lstm), optional convolutions", "num_tokens", "dropout"),
+      entry<StackedMinGru, StackedMinGruConfig>("two-strand modules of a causal convolution and a minGRU", "num_tokens",
+                                                "dropout"),
   };
   return entries;
 }

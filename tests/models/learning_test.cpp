@@ -2,6 +2,7 @@
 
 #include "monoid/core/tape.h"
 #include "monoid/models/min_lm.h"
+#include "monoid/models/stacked_min_gru.h"
 #include "monoid/ops/optim.h"
 #include "monoid/ops/shape_ops.h"
 #include "monoid/tests/support/catch.h"
@@ -48,10 +49,15 @@ std::string continue_greedily(LanguageModel& model, const std::string& start, si
   return text;
 }
 
+void check_learns_by_heart(LanguageModel& model) {
+  REQUIRE(kText.size() == 64);
+  CHECK(train(model, kText, 300, 0.02) < 0.02);
+  CHECK(continue_greedily(model, "to b", kText.size()) == kText);
+}
+
 }  // namespace
 
 TEST_CASE("minLM learns a 64-character text by heart and recites it token by token", "[minlm][learning]") {
-  REQUIRE(kText.size() == 64);
   for (const bool use_lstm : {false, true}) {
     for (const bool enable_conv : {false, true}) {
       CAPTURE(use_lstm, enable_conv);
@@ -59,10 +65,16 @@ TEST_CASE("minLM learns a 64-character text by heart and recites it token by tok
       MinLm model(
           {.num_tokens = 128, .dim = 32, .depth = 2, .ff_mult = 2, .use_lstm = use_lstm, .enable_conv = enable_conv},
           init);
-      CHECK(train(model, kText, 300, 0.02) < 0.02);
-      CHECK(continue_greedily(model, "to b", kText.size()) == kText);
+      check_learns_by_heart(model);
     }
   }
+}
+
+TEST_CASE("stacked-min-gru learns a 64-character text by heart and recites it token by token",
+          "[stacked_min_gru][learning]") {
+  Generator init(1);
+  StackedMinGru model({.num_tokens = 128, .num_layers = 2, .input_size = 32, .hidden_size = 48}, init);
+  check_learns_by_heart(model);
 }
 
 }  // namespace monoid

@@ -1,14 +1,13 @@
 #include "monoid/models/min_lm.h"
 
 #include <cmath>
-#include <filesystem>
 
 #include "monoid/core/parallel.h"
 #include "monoid/ops/dropout.h"
 #include "monoid/ops/embedding.h"
 #include "monoid/ops/matmul.h"
 #include "monoid/ops/norm.h"
-#include "monoid/tests/layers/layer_support.h"
+#include "monoid/tests/models/model_support.h"
 
 namespace monoid {
 namespace {
@@ -57,21 +56,6 @@ Tensor tokens_of(const MinLmConfig& config, const Shape& shape, uint64_t seed = 
   return random_integers(shape, generator, config.num_tokens);
 }
 
-Tensor run_in_chunks(MinLm& model, const Tensor& tokens, State& state, const std::vector<int64_t>& lengths) {
-  return test::run_in_pieces(
-             [&](const Tensor& piece, const Tensor&) {
-               return OutputAndState{model.forward(piece, &state), {}};
-             },
-             tokens, {}, lengths)
-      .output;
-}
-
-Tensors gradients(Module& module) {
-  Tensors found;
-  for (const NamedTensor& parameter : parameters(module)) found.push_back(parameter.value.grad());
-  return found;
-}
-
 }  // namespace
 
 TEST_CASE("minLM's parameter count follows the closed form, for every variant", "[minlm]") {
@@ -101,18 +85,7 @@ TEST_CASE("minLM passes the gradient check by every parameter and by its state, 
     config.depth = std::min<int64_t>(config.depth, 2);
     CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
     MinLm model = make(config);
-    const Tensor tokens = tokens_of(config, {2, 3});
-    State seeded;
-    model.forward(tokens, &seeded);
-    Tensors state_tensors;
-    for (const NamedTensor& entry : seeded.tensors()) state_tensors.push_back(contiguous(entry.value));
-    test::check_layer_gradients("minlm", model, state_tensors, [&](const Tensors& in) {
-      State state;
-      for (size_t i = 0; i < seeded.size(); ++i) state.set(seeded.tensors()[i].name, in[i]);
-      Tensors outputs{model.forward(tokens, &state)};
-      for (const NamedTensor& entry : state.tensors()) outputs.push_back(entry.value);
-      return outputs;
-    });
+    test::check_model_gradients(model, tokens_of(config, {2, 3}));
   }
 }
 
@@ -121,22 +94,7 @@ TEST_CASE("minLM: one call, chunks and single steps give the same logits and sta
   for (const MinLmConfig& config : variants()) {
     for (const auto& [dtype, tolerance] : {std::pair{DType::f64, 1e-12}, {DType::f32, 1e-5}}) {
       MinLm model = make(config, dtype);
-      for (const int64_t time : {1, 2, 3, 17, 64}) {
-        const Tensor tokens = tokens_of(config, {2, time});
-        State whole_state;
-        const Tensor whole = model.forward(tokens, &whole_state);
-        test::check_identical(model.forward(tokens), whole);  // an empty state is a fresh start
-        for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {5}, {10, 1}, {3, 40, 1}}) {
-          CAPTURE(config.use_lstm, config.enable_conv, config.expansion, dtype == DType::f64, time, lengths);
-          State state;
-          test::check_close_in_norm(run_in_chunks(model, tokens, state, lengths), whole, tolerance);
-          REQUIRE(state.size() == whole_state.size());
-          for (size_t i = 0; i < state.size(); ++i) {
-            CHECK(state.tensors()[i].name == whole_state.tensors()[i].name);
-            test::check_close_in_norm(state.tensors()[i].value, whole_state.tensors()[i].value, tolerance);
-          }
-        }
-      }
+      test::check_model_streaming(model, tolerance);
     }
   }
 }
@@ -145,22 +103,7 @@ TEST_CASE("minLM: gradients through a state carried on one tape equal those of o
   for (const MinLmConfig& config : variants()) {
     CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
     MinLm model = make(config);
-    const Tensor tokens = tokens_of(config, {2, 12});
-    Generator generator(3);
-    const Tensor cotangent = random_normal({2, 12, config.num_tokens}, generator, 0, 1, DType::f64);
-    {
-      Tape tape;
-      tape.backward(model.forward(tokens), cotangent);
-    }
-    const Tensors whole = gradients(model);
-    zero_grad(model);
-    {
-      Tape tape;
-      State state;
-      tape.backward(run_in_chunks(model, tokens, state, {4, 1, 7}), cotangent);
-    }
-    const Tensors chunked = gradients(model);
-    for (size_t i = 0; i < whole.size(); ++i) test::check_close_in_norm(chunked[i], whole[i], 1e-11);
+    test::check_gradients_through_state(model, 1e-11);
   }
 }
 
@@ -176,12 +119,7 @@ TEST_CASE("minLM names its state, saves it, and goes on from the file bit for bi
   CHECK(state.find("layers.1.hidden").shape() == Shape{3, 9});
   CHECK(state.find("layers.1.conv_tail").shape() == Shape{3, 2, 6});
 
-  const auto path = std::filesystem::temp_directory_path() / "monoid_min_lm_state.safetensors";
-  state.save(path);
-  State resumed = State::load(path);
-  std::filesystem::remove(path);
-  const Tensor rest = contiguous(slice(tokens, 1, 9, 20));
-  test::check_identical(model.forward(rest, &resumed), model.forward(rest, &state));
+  test::check_state_through_file(model);
 }
 
 TEST_CASE("minLM refuses a state of another batch or model, and an error leaves the state as it was",
@@ -214,18 +152,7 @@ TEST_CASE("minLM's loss reaches every parameter, and starts near the logarithm o
     config.dim = std::max<int64_t>(config.dim, 3);
     CAPTURE(config.use_lstm, config.enable_conv, config.expansion);
     MinLm model = make(config);
-    Tape tape;
-    const Tensor loss = model.loss(tokens_of(config, {4, 16}), tokens_of(config, {4, 16}, 3));
-    CHECK(loss.item() == Approx(std::log(static_cast<double>(config.num_tokens))).epsilon(0.35));
-    tape.backward(loss);
-    for (const NamedTensor& parameter : parameters(model)) {
-      CAPTURE(parameter.name);
-      REQUIRE(parameter.value.grad().defined());
-      double largest = 0;
-      for (double value : parameter.value.grad().to_vector<double>()) largest = std::max(largest, std::abs(value));
-      CHECK(largest > 0);
-      CHECK(std::isfinite(largest));
-    }
+    test::check_gradient_reaches_all_but(model, {});
   }
 }
 
@@ -289,7 +216,7 @@ TEST_CASE("minLM gives the same bits on any number of threads", "[minlm]") {
     Tape tape;
     const Tensor loss = model.loss(tokens, targets, nullptr, &dropout);
     tape.backward(loss);
-    Tensors results = gradients(model);
+    Tensors results = test::gradients(model);
     results.push_back(loss.detach());
     set_threads(before);
     return results;
