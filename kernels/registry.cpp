@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/attention.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/dropout.h"
@@ -80,6 +81,10 @@ void bind_cpu_kernels() {
   kernels::min_gru_scan_gradient.bind(on_cpu, cpu::min_gru_scan_gradient);
   kernels::min_lstm_scan.bind(on_cpu, cpu::min_lstm_scan);
   kernels::min_lstm_scan_gradient.bind(on_cpu, cpu::min_lstm_scan_gradient);
+
+  // attention
+  kernels::attention.bind(on_cpu, cpu::attention);
+  kernels::attention_gradient.bind(on_cpu, cpu::attention_gradient);
 
   // optim
   kernels::adamw.bind(on_cpu, cpu::adamw);

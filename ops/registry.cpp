@@ -28,6 +28,7 @@ const std::vector<OpEntry>& op_registry() {
     std::vector<OpEntry> all;
     for (const auto family : std::initializer_list<OpList (*)()>{
              // one line a family
+             attention_ops,
              cross_entropy_ops,
              dropout_ops,
              elementwise_ops,

@@ -45,6 +45,7 @@ const std::vector<OpEntry>& op_registry();
 
 // One list a family, in ops/registry/<family>.cpp.
 using OpList = std::vector<OpEntry>;
+OpList attention_ops();
 OpList cross_entropy_ops();
 OpList dropout_ops();
 OpList elementwise_ops();

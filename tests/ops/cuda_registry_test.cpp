@@ -18,10 +18,14 @@ namespace {
 // a sample's inputs and results rounds what it stores, and a gradient from a stored sigmoid near 1 sees only that.
 constexpr double kTolerance32 = 2e-5, kTolerance16 = 5e-2, kSmall = 1e-3;
 
+// Slots, and the ops of the same names, whose CUDA kernels are yet to come.
+const std::set<std::string> kOnlyOnCpu = {"attention", "attention_gradient"};
+
 // Calls visit(sample on CUDA in `dtype`, the same on the CPU in f64 from the same numbers) for the whole registry.
 template <class Visit>
 void for_each_twin(DType dtype, Visit visit) {
   for (const OpEntry& entry : op_registry()) {
+    if (kOnlyOnCpu.count(entry.name)) continue;
     SampleMaker on_cuda(kSeed, dtype, kCuda), on_cpu(kSeed, DType::f64);
     const auto cuda_samples = entry.samples(on_cuda);
     auto cpu_samples = entry.samples(on_cpu);
@@ -82,7 +86,7 @@ TEST_CASE("every kernel of the CPU has one on CUDA", "[cuda][registry]") {
   if (!cuda_or_skip()) return;
   for (const KernelSlot* slot : bound_slots()) {
     CAPTURE(slot->name());
-    CHECK(slot->has(DeviceKind::cuda));
+    CHECK(slot->has(DeviceKind::cuda) == (kOnlyOnCpu.count(slot->name()) == 0));
   }
 }
 

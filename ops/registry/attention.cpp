@@ -1,0 +1,92 @@
+#include "monoid/ops/attention.h"
+
+#include "monoid/ops/registry.h"
+#include "monoid/ops/shape_ops.h"
+
+namespace monoid {
+namespace {
+
+using Mask = AttentionMask;
+
+struct Sizes {
+  int64_t batch, queries, keys, heads, key_heads, channels, value_channels;
+};
+
+Tensors operands(SampleMaker& make, const Sizes& n) {
+  return {make.normal({n.batch, n.queries, n.heads, n.channels}),
+          make.normal({n.batch, n.keys, n.key_heads, n.channels}),
+          make.normal({n.batch, n.keys, n.key_heads, n.value_channels})};
+}
+
+Tensors both(const AttentionResult& result) { return {result.output, result.log_sum_exp}; }
+
+OpSample masked(const std::string& label, SampleMaker& make, const Sizes& sizes, const Mask& mask) {
+  return {label, operands(make, sizes),
+          [=](const Tensors& in) { return both(attention_with_sums(in[0], in[1], in[2], {.mask = mask})); }};
+}
+
+// The output alone: the log-sum-exp of a row that sees no key is -inf, which has no differences.
+OpSample output_of(const std::string& label, SampleMaker& make, const Sizes& sizes, const Mask& mask) {
+  return {label, operands(make, sizes),
+          [=](const Tensors& in) -> Tensors { return {attention(in[0], in[1], in[2], {.mask = mask})}; }};
+}
+
+// Sequences whose keys begin and end where random numbers say: some rows see nothing.
+OpSample cut(const std::string& label, SampleMaker& make, const Sizes& sizes, const Mask& mask) {
+  OpSample sample{
+      label, operands(make, sizes), [=](const Tensors& in) -> Tensors {
+        return {attention(in[0], in[1], in[2], {.mask = mask, .scale = 0.7, .first_key = in[3], .end_key = in[4]})};
+      }};
+  for (int i = 0; i < 2; ++i) {
+    sample.inputs.push_back(make.integers({sizes.batch}, sizes.keys + 1).to(DType::i32));
+  }
+  return sample;
+}
+
+OpSample dropped(const std::string& label, SampleMaker& make, const Sizes& sizes, const Mask& mask,
+                 double probability) {
+  return {label, operands(make, sizes), [=](const Tensors& in) {
+            Generator generator(7);  // of its own for every call, so that every call draws the same mask
+            return both(attention_with_sums(in[0], in[1], in[2],
+                                            {.mask = mask, .dropout = probability, .generator = &generator}));
+          }};
+}
+
+std::vector<OpSample> attention_samples(SampleMaker& make) {
+  return {
+      masked("causal, 2 x 5, 2 heads", make, {2, 5, 5, 2, 2, 3, 4}, Mask::causal()),
+      masked("causal, the last 3 queries of 7 keys, 4 heads on 2", make, {1, 3, 7, 4, 2, 2, 2}, Mask::causal()),
+      output_of("causal, more queries than keys", make, {1, 13, 4, 1, 1, 2, 3}, Mask::causal()),
+      masked("causal, several tiles", make, {1, 70, 70, 1, 1, 2, 1}, Mask::causal()),
+      masked("full, one key head, several tiles", make, {1, 19, 67, 3, 1, 2, 2}, Mask::full()),
+      masked("full, one query", make, {2, 1, 6, 2, 1, 3, 2}, Mask::full()),
+      masked("window 3", make, {1, 11, 11, 2, 1, 2, 2}, Mask::window(3)),
+      masked("window 1, fewer queries than keys", make, {1, 9, 12, 1, 1, 2, 2}, Mask::window(1)),
+      masked("blocks of 3, the last one partial", make, {1, 11, 11, 2, 1, 2, 2}, Mask::blocks(3)),
+      cut("causal, padded left and right", make, {4, 9, 9, 1, 1, 2, 2}, Mask::causal()),
+      cut("blocks of 4, padded left and right", make, {4, 3, 10, 4, 2, 2, 2}, Mask::blocks(4)),
+      cut("full, padded left and right, one query", make, {4, 1, 6, 2, 2, 2, 2}, Mask::full()),
+      dropped("dropout 0.3, causal", make, {2, 10, 10, 2, 1, 2, 2}, Mask::causal(), 0.3),
+      dropped("dropout 0.5, one query of 7 keys", make, {2, 1, 7, 2, 1, 2, 2}, Mask::full(), 0.5),
+      dropped("dropout 1", make, {1, 3, 3, 1, 1, 2, 2}, Mask::full(), 1),
+      {"parts of a packed projection, time last in memory",
+       {make.normal({2, 6, 4, 9})},
+       [](const Tensors& in) -> Tensors {
+         // [batch, head, time, channels of q, k and v]: strided, with adjacent channels.
+         const Tensor packed = transpose(in[0], 1, 2);
+         return {attention(slice(packed, 3, 0, 3), slice(slice(packed, 3, 3, 6), 2, 0, 2),
+                           slice(slice(packed, 3, 6, 9), 2, 0, 2))};
+       }},
+      {"heads of a transposed tensor, whose channels are apart",
+       {make.normal({1, 3, 2, 9}), make.normal({1, 9, 2, 3}), make.normal({1, 9, 2, 3})},
+       [](const Tensors& in) -> Tensors { return {attention(transpose(in[0], 1, 3), in[1], in[2])}; }},
+      output_of("no keys", make, {2, 3, 0, 2, 1, 2, 2}, Mask::causal()),
+      output_of("no queries", make, {2, 0, 3, 2, 1, 2, 2}, Mask::causal()),
+  };
+}
+
+}  // namespace
+
+OpList attention_ops() { return {{"attention", attention_samples}}; }
+
+}  // namespace monoid
