@@ -10,6 +10,7 @@
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
+#include "monoid/kernels/matrix_scan.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/optim.h"
 #include "monoid/kernels/reduce.h"
@@ -85,6 +86,13 @@ void bind_cpu_kernels() {
   // attention
   kernels::attention.bind(on_cpu, cpu::attention);
   kernels::attention_gradient.bind(on_cpu, cpu::attention_gradient);
+
+  // matrix scan
+  kernels::matrix_scan.bind(on_cpu, cpu::matrix_scan);
+  kernels::matrix_scan_gradient.bind(on_cpu, cpu::matrix_scan_gradient);
+  kernels::ldu_matrix.bind(on_cpu, cpu::ldu_matrix);
+  kernels::ldu_matrix_gradient.bind(on_cpu, cpu::ldu_matrix_gradient);
+  kernels::take_matrix_overflow.bind(on_cpu, cpu::take_matrix_overflow);
 
   // optim
   kernels::adamw.bind(on_cpu, cpu::adamw);

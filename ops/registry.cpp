@@ -34,6 +34,7 @@ const std::vector<OpEntry>& op_registry() {
              elementwise_ops,
              norm_ops,
              matmul_ops,
+             matrix_scan_ops,
              scan_ops,
              softmax_ops,
              embedding_ops,

@@ -51,6 +51,7 @@ OpList dropout_ops();
 OpList elementwise_ops();
 OpList norm_ops();
 OpList matmul_ops();
+OpList matrix_scan_ops();
 OpList scan_ops();
 OpList softmax_ops();
 OpList embedding_ops();

@@ -18,6 +18,7 @@ namespace {
 // Slots that no entry of the registry reaches, each with the reason.
 const std::map<std::string, std::string> kOutsideTheRegistry = {
     {"adamw", "updates parameters in place; it has no outputs to differentiate"},
+    {"take_matrix_overflow", "asks what scans before it have met"},
     {"gradient_norms", "measures gradients; nothing is differentiated through it"},
 };
 
