@@ -85,9 +85,9 @@ Tensor MambaModule::before_convolution(const Tensor& x) const {
 }
 
 MambaModule::Strands MambaModule::after_convolution(const Tensor& x, const Tensor& convolved, const Tensor& hidden,
-                                                    Generator* dropout) const {
+                                                    Generator* dropout, const Padding& padding) const {
   const Tensor into_gru = dropout_.forward(silu(conv_ln_.forward(convolved)), dropout);
-  const OutputAndState gru = min_gru_.forward(into_gru, hidden);
+  const OutputAndState gru = min_gru_.forward(into_gru, hidden, padding);
   const Tensor strand1 = gru_ln_.forward(gru.output);
   const Tensor strand2 = dropout_.forward(silu(strand2_ln1_.forward(strand2_proj_.forward(x))), dropout);
   const Tensor product = strand1 * strand2;
@@ -103,12 +103,12 @@ OutputAndState MambaModule::forward(const Tensor& x, const Tensor& h_0, Generato
   return {strands.output, h_0.defined() ? h_0 : Tensor::zeros({x.size(0), hidden_size_}, x.dtype(), x.device())};
 }
 
-Tensor MambaModule::resume(const Tensor& x, Position& position, Generator* dropout) const {
+Tensor MambaModule::resume(const Tensor& x, Position& position, Generator* dropout, const Padding& padding) const {
   check(causal_,
         "MambaModule: only a causal module can go on from a position, because the convolution of this one sees ",
         "one step ahead; make it with causal = true");
-  const OutputAndState conv = conv1d_.causal(before_convolution(x), position.conv_tail);
-  const Strands strands = after_convolution(x, conv.output, position.hidden, dropout);
+  const OutputAndState conv = conv1d_.causal(padding.zeroed(before_convolution(x)), position.conv_tail);
+  const Strands strands = after_convolution(x, conv.output, position.hidden, dropout, padding);
   // A copy, so that two steps do not hold the memory of the sequence they end.
   position = {concat({conv.state}, 1), strands.hidden};
   return strands.output;
@@ -155,7 +155,7 @@ Tensor StackedMambaMinGru::forward(const Tensor& x, StateUpdate& state, Generato
     const std::string tail_name = str("layers.", layer, ".conv_tail"), hidden_name = str("layers.", layer, ".hidden");
     MambaModule::Position position{state.before(tail_name, {batch, kKernel - 1, hidden}),
                                    state.before(hidden_name, {batch, hidden})};
-    stream = layers_[layer].resume(stream, position, dropout);
+    stream = layers_[layer].resume(stream, position, dropout, state.padding());
     state.after(tail_name, position.conv_tail);
     state.after(hidden_name, position.hidden);
   }

@@ -60,7 +60,7 @@ class MambaModule : public Module {
     Tensor hidden;     // [batch, hidden_size], the true state
   };
   /// Causal only: x from `position` on, which moves to the end of x.
-  Tensor resume(const Tensor& x, Position& position, Generator* dropout = nullptr) const;
+  Tensor resume(const Tensor& x, Position& position, Generator* dropout = nullptr, const Padding& padding = {}) const;
   void visit(Visitor& visitor) override;
 
  private:
@@ -68,7 +68,8 @@ class MambaModule : public Module {
     Tensor output, strand1, hidden;
   };
   Tensor before_convolution(const Tensor& x) const;
-  Strands after_convolution(const Tensor& x, const Tensor& convolved, const Tensor& hidden, Generator* dropout) const;
+  Strands after_convolution(const Tensor& x, const Tensor& convolved, const Tensor& hidden, Generator* dropout,
+                            const Padding& padding = {}) const;
 
   int64_t input_size_, hidden_size_;
   bool proj_down_, causal_;

@@ -24,8 +24,8 @@ StackMinGru::StackMinGru(int64_t input_size, int64_t hidden_size, Bias bias, Gen
     : hidden_size_(hidden_size),
       to_hidden_and_gate_(packed_weight(input_size, hidden_size, init), zero_bias(2 * hidden_size, bias)) {}
 
-OutputAndState StackMinGru::forward(const Tensor& x, const Tensor& initial) const {
-  const Tensor packed = to_hidden_and_gate_.forward(x);
+OutputAndState StackMinGru::forward(const Tensor& x, const Tensor& initial, const Padding& padding) const {
+  const Tensor packed = padding.close_gates(to_hidden_and_gate_.forward(x), hidden_size_);
   const Tensor start =
       initial.defined() ? initial : Tensor::full({packed.size(0), hidden_size_}, 0.5, packed.dtype(), packed.device());
   const ScanResult scan = min_gru_scan(packed, start);

@@ -18,7 +18,7 @@ class StackMinGru : public Module {
 
   /// x [batch, time, input_size], initial [batch, hidden_size] (the true hidden state; positive_state() makes one of a
   /// pre-activation) -> every state [batch, time, hidden_size], and the last one [batch, hidden_size].
-  OutputAndState forward(const Tensor& x, const Tensor& initial = {}) const;
+  OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Padding& padding = {}) const;
   void visit(Visitor& visitor) override;
 
  private:

@@ -44,9 +44,8 @@ StackedMinGru::StackedMinGru(const StackedMinGruConfig& config, Generator& init)
       stack_(config.stack(), init),
       to_logits_(config.input_size, config.num_tokens, Bias::none, init) {}
 
-Tensor StackedMinGru::forward(const Tensor& tokens, State* state, Generator* dropout) {
-  check(tokens.defined() && tokens.rank() == 2, type(), ": tokens are ", describe(tokens), ", wanted [batch, time]");
-  StateUpdate update(StackedMinGruConfig::kType, state);
+Tensor StackedMinGru::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
+  StateUpdate update(StackedMinGruConfig::kType, state, tokens, padding);
   const Tensor logits = to_logits_.forward(stack_.forward(embedding_.forward(tokens), update, dropout));
   update.commit();
   return logits;

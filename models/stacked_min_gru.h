@@ -38,7 +38,8 @@ class StackedMinGru : public LanguageModel {
   int64_t vocabulary() const override { return config_.num_tokens; }
   std::string config() const override { return to_json(config_); }
   /// Its state: "layers.N.conv_tail" [batch, 2, hidden_size] and "layers.N.hidden" [batch, hidden_size].
-  Tensor forward(const Tensor& tokens, State* state = nullptr, Generator* dropout = nullptr) override;
+  Tensor forward(const Tensor& tokens, State* state = nullptr, Generator* dropout = nullptr,
+                 const Tensor& padding = {}) override;
   void visit(Visitor& visitor) override;
 
  private:
