@@ -6,6 +6,7 @@
 
 #include "monoid/core/dtype.h"
 #include "monoid/kernels/cuda/device/cluster.cuh"
+#include "monoid/kernels/cuda/device/mailbox.cuh"
 #include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/faults.h"
 
@@ -259,33 +260,34 @@ constexpr int resident_blocks(TimeSplit split) {
 
 // -------------------------------------------------------------------------------------------------------------- relay
 
-// A barrier of two segments, of `threads` together: one waits for what the other wrote before it passed.
-__device__ __forceinline__ void wait_for_baton(int segment, int threads) {
-  __syncwarp();
-  asm volatile("bar.sync %0, %1;" ::"r"(segment + 1), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void pass_baton(int to_segment, int threads) {
-  __syncwarp();
-  asm volatile("bar.arrive %0, %1;" ::"r"(to_segment + 1), "r"(threads) : "memory");
-}
-
 template <class Step, class T, int kPack>
 __global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_blocks<Step, kPack>(TimeSplit::relay))
     relay_kernel(const __grid_constant__ Scan<Step, T> scan) {
+  // A warp waits for the one that has the same lanes in the segment before.
   extern __shared__ float baton[];
-  wait_for_previous();
+  __shared__ Mailbox mailboxes[most_scan_threads(TimeSplit::relay) / kWarp];
   constexpr int kSteps = stretch_steps<Step, kPack>(TimeSplit::relay);
   const Lane lane(scan, blockIdx.x, kPack);
   const int segments = scan.segments, last = scan.rounds * segments - 1;
+  const int warps = scan.lanes * segments / kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  Mailbox& own = mailboxes[warp];
+  Mailbox& next = mailboxes[(warp + scan.lanes / kWarp) % warps];
+  if (segments > 1) {
+    if (threadIdx.x % kWarp == 0) own.open();
+    __syncthreads();
+  }
+  wait_for_previous();
   Stretch<Step, T, kPack, kSteps> stretch;
   stretch.load(scan, lane, lane.segment * kSteps);
   float state[kPack];
   enter<Step>(scan, lane, lane.segment == 0, state);
+  uint32_t parity = 0;
   for (int turn = lane.segment; turn <= last; turn += segments) {
     stretch.prepare(scan, turn * kSteps);
     if (turn + segments <= last) stretch.load(scan, lane, (turn + segments) * kSteps);
     if (segments > 1 && turn > 0) {
-      wait_for_baton(lane.segment, 2 * scan.lanes);
+      own.collect(parity);
+      parity ^= 1;
 #pragma unroll
       for (int v = 0; v < kPack; ++v) state[v] = baton[v * scan.lanes + lane.own];
     }
@@ -293,7 +295,7 @@ __global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_
     if (segments > 1 && turn < last) {
 #pragma unroll
       for (int v = 0; v < kPack; ++v) baton[v * scan.lanes + lane.own] = state[v];
-      pass_baton(lane.segment + 1 < segments ? lane.segment + 1 : 0, 2 * scan.lanes);
+      next.post();
     }
   }
 }
