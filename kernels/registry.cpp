@@ -4,6 +4,7 @@
 
 #include "monoid/core/copy.h"
 #include "monoid/kernels/attention.h"
+#include "monoid/kernels/cache.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/dropout.h"
@@ -14,6 +15,7 @@
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/optim.h"
 #include "monoid/kernels/reduce.h"
+#include "monoid/kernels/rotary.h"
 #include "monoid/kernels/scan.h"
 #include "monoid/kernels/softmax.h"
 
@@ -86,6 +88,8 @@ void bind_cpu_kernels() {
   // attention
   kernels::attention.bind(on_cpu, cpu::attention);
   kernels::attention_gradient.bind(on_cpu, cpu::attention_gradient);
+  kernels::rotary.bind(on_cpu, cpu::rotary);
+  kernels::append_to_cache.bind(on_cpu, cpu::append_to_cache);
 
   // matrix scan
   kernels::matrix_scan.bind(on_cpu, cpu::matrix_scan);

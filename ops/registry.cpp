@@ -35,6 +35,7 @@ const std::vector<OpEntry>& op_registry() {
              norm_ops,
              matmul_ops,
              matrix_scan_ops,
+             rotary_ops,
              scan_ops,
              softmax_ops,
              embedding_ops,

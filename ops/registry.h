@@ -52,6 +52,7 @@ OpList elementwise_ops();
 OpList norm_ops();
 OpList matmul_ops();
 OpList matrix_scan_ops();
+OpList rotary_ops();
 OpList scan_ops();
 OpList softmax_ops();
 OpList embedding_ops();

@@ -57,6 +57,11 @@ void check_faults(int index) {
     case Fault::negative_state:
       fail("scan: the initial state must not be negative, got ", value, " at element ", position,
            "; pass the final state of an earlier scan, or none");
+    case Fault::rotary_position:
+      fail("rotary: position ", whole, " of time step ", position, " is outside of the table of ", bound,
+           " positions; build a longer one");
+    case Fault::cache_position:
+      fail("append_to_cache: sequence ", position, " would end at ", whole, " of ", bound, " places");
     case Fault::none:
       break;
   }

@@ -8,7 +8,15 @@ namespace monoid::cuda {
 
 /// What a kernel can find wrong with the values it reads. The kernel goes on without touching foreign memory, and the
 /// Error comes out where the host next waits for the device (item(), to_vector(), synchronize(), ...).
-enum class Fault : int32_t { none, embedding_index, gather_index, target_class, negative_state };
+enum class Fault : int32_t {
+  none,
+  embedding_index,
+  gather_index,
+  target_class,
+  negative_state,
+  rotary_position,
+  cache_position
+};
 
 /// What the host reads of a fault.
 struct FoundFault {

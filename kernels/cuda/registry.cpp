@@ -1,6 +1,7 @@
 #include "monoid/kernels/registry.h"
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/cache.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/cuda/runtime.h"
@@ -11,6 +12,7 @@
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/optim.h"
 #include "monoid/kernels/reduce.h"
+#include "monoid/kernels/rotary.h"
 #include "monoid/kernels/scan.h"
 #include "monoid/kernels/softmax.h"
 
@@ -88,6 +90,10 @@ void bind_cuda_kernels() {
   kernels::min_gru_scan_gradient.bind(on_cuda, cuda::min_gru_scan_gradient);
   kernels::min_lstm_scan.bind(on_cuda, cuda::min_lstm_scan);
   kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
+
+  // rotary, caches of attention
+  kernels::rotary.bind(on_cuda, cuda::rotary);
+  kernels::append_to_cache.bind(on_cuda, cuda::append_to_cache);
 
   // optim
 }

@@ -1,5 +1,6 @@
 #include "monoid/ops/attention.h"
 
+#include "monoid/ops/attention_cache.h"
 #include "monoid/ops/registry.h"
 #include "monoid/ops/shape_ops.h"
 
@@ -85,8 +86,27 @@ std::vector<OpSample> attention_samples(SampleMaker& make) {
   };
 }
 
+OpSample appended(const std::string& label, SampleMaker& make, const Shape& rows, int64_t capacity) {
+  OpSample sample{label, {make.normal(rows), make.normal(rows.with(3, 3))}, [=](const Tensors& in) -> Tensors {
+                    const Tensor k = in[0].detach(), v = in[1].detach();
+                    Tensor k_cache = Tensor::full(k.shape().with(1, capacity), 7, k.dtype(), k.device());
+                    Tensor v_cache = Tensor::full(v.shape().with(1, capacity), 8, v.dtype(), v.device());
+                    append_to_cache(k, v, in[2], k_cache, v_cache);
+                    return {k_cache, v_cache};
+                  }};
+  Tensor ends = make.integers({rows[0]}, capacity - rows[1] + 1).to(kCpu).to(DType::i32);
+  for (int64_t i = 0; i < rows[0]; ++i) ends.data<int32_t>()[i] += static_cast<int32_t>(rows[1]);
+  sample.inputs.push_back(ends.to(sample.inputs[0].device()));
+  return sample;
+}
+
+std::vector<OpSample> cache_samples(SampleMaker& make) {
+  return {appended("3 x 2 rows into 7 places", make, {3, 2, 2, 5}, 7),
+          appended("one row of 16 bytes a head", make, {2, 1, 3, 8}, 4), appended("no rows", make, {2, 0, 3, 8}, 4)};
+}
+
 }  // namespace
 
-OpList attention_ops() { return {{"attention", attention_samples}}; }
+OpList attention_ops() { return {{"attention", attention_samples}, {"append_to_cache", cache_samples, false}}; }
 
 }  // namespace monoid
