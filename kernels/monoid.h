@@ -17,17 +17,62 @@
 
 namespace monoid {
 
+// --------------------------------------------------------------------------------------------------- complex numbers
+
+/// A complex number as memory holds it: two reals.
+template <class T>
+struct Complex {
+  T re, im;
+
+  Complex() = default;
+  MONOID_HOST_DEVICE constexpr explicit Complex(T real, T imaginary = 0) : re(real), im(imaginary) {}
+
+  MONOID_HOST_DEVICE friend constexpr Complex operator+(Complex x, Complex y) {
+    return Complex(x.re + y.re, x.im + y.im);
+  }
+  MONOID_HOST_DEVICE friend constexpr Complex operator*(Complex x, Complex y) {
+    return Complex(x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re);
+  }
+};
+
+// Real and complex numbers under the same names: what a scan over either kind is written in.
+template <class T>
+MONOID_HOST_DEVICE constexpr T multiply_add(T a, T x, T b) {
+  return a * x + b;
+}
+/// Two dependent steps from x to the result, if the compiler fuses them.
+template <class T>
+MONOID_HOST_DEVICE constexpr Complex<T> multiply_add(Complex<T> a, Complex<T> x, Complex<T> b) {
+  return Complex<T>(a.re * x.re + (b.re - a.im * x.im), a.re * x.im + (a.im * x.re + b.im));
+}
+template <class T>
+MONOID_HOST_DEVICE constexpr T conjugate(T x) {
+  return x;
+}
+template <class T>
+MONOID_HOST_DEVICE constexpr Complex<T> conjugate(Complex<T> x) {
+  return Complex<T>(x.re, -x.im);
+}
+template <class T>
+MONOID_HOST_DEVICE constexpr T real_part(T x) {
+  return x;
+}
+template <class T>
+MONOID_HOST_DEVICE constexpr T real_part(Complex<T> x) {
+  return x.re;
+}
+
 // ---------------------------------------------------------------------------------------------------------- affine
 
-/// h -> a h + b.
+/// h -> a h + b, over real or complex numbers.
 template <class T>
 struct Affine {
   T a, b;
 
   MONOID_HOST_DEVICE static constexpr Affine identity() { return {T(1), T(0)}; }
-  MONOID_HOST_DEVICE constexpr T advance(T h) const { return a * h + b; }
+  MONOID_HOST_DEVICE constexpr T advance(T h) const { return multiply_add(a, h, b); }
   MONOID_HOST_DEVICE friend constexpr Affine combine(const Affine& left, const Affine& right) {
-    return {right.a * left.a, right.a * left.b + right.b};
+    return {right.a * left.a, right.advance(left.b)};
   }
 };
 
