@@ -9,6 +9,7 @@
 #include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
+#include "monoid/kernels/gate_loop.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/matrix_scan.h"
@@ -97,6 +98,16 @@ void bind_cpu_kernels() {
   kernels::ldu_matrix.bind(on_cpu, cpu::ldu_matrix);
   kernels::ldu_matrix_gradient.bind(on_cpu, cpu::ldu_matrix_gradient);
   kernels::take_matrix_overflow.bind(on_cpu, cpu::take_matrix_overflow);
+
+  // complex scan, gate loop
+  kernels::complex_scan.bind(on_cpu, cpu::complex_scan);
+  kernels::complex_scan_gradient.bind(on_cpu, cpu::complex_scan_gradient);
+  kernels::gate_loop_scan.bind(on_cpu, cpu::gate_loop_scan);
+  kernels::gate_loop_scan_gradient.bind(on_cpu, cpu::gate_loop_scan_gradient);
+  kernels::gate_loop_outer_scan.bind(on_cpu, cpu::gate_loop_outer_scan);
+  kernels::gate_loop_outer_scan_gradient.bind(on_cpu, cpu::gate_loop_outer_scan_gradient);
+  kernels::simple_gate_loop_scan.bind(on_cpu, cpu::simple_gate_loop_scan);
+  kernels::simple_gate_loop_scan_gradient.bind(on_cpu, cpu::simple_gate_loop_scan_gradient);
 
   // optim
   kernels::adamw.bind(on_cpu, cpu::adamw);

@@ -37,6 +37,7 @@ const std::vector<OpEntry>& op_registry() {
              matrix_scan_ops,
              rotary_ops,
              scan_ops,
+             gate_loop_ops,
              softmax_ops,
              embedding_ops,
              reduce_ops,

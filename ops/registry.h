@@ -56,6 +56,7 @@ OpList rotary_ops();
 OpList scan_ops();
 OpList softmax_ops();
 OpList embedding_ops();
+OpList gate_loop_ops();
 OpList reduce_ops();
 OpList shape_ops();
 OpList conv_ops();

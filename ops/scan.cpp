@@ -1,27 +1,15 @@
 #include "monoid/ops/scan.h"
 
+#include "monoid/ops/sequences.h"
+
 namespace monoid {
 namespace {
-
-void check_sequence(const char* op, const char* argument, const Tensor& x) {
-  check_defined(op, argument, x);
-  check(x.rank() == 3, op, ": ", argument, " is ", describe(x), ", wanted [batch, time, channel]");
-  if (x.elements() == 0) return;
-  for (int axis = 0; axis < 3; ++axis) {
-    const bool fits = axis == 2 ? x.strides()[2] == 1 : x.strides()[axis] > 0;
-    check(fits || x.size(axis) == 1, op, ": ", argument, " is ", describe(x), " with strides ", x.strides(),
-          ", wanted adjacent channels and positive strides; call contiguous() on it");
-  }
-}
 
 void check_initial(const char* op, const Tensor& sequence, const Tensor& initial, int64_t channels) {
   if (!initial.defined()) return;
   check_same_device_and_dtype(op, sequence, initial);
   check_shape(op, "initial state", initial, {sequence.size(0), channels});
 }
-
-// Rows a kernel can read: channels adjacent. Only a cotangent or a small state is ever copied.
-Tensor readable(const Tensor& x) { return x.defined() && x.size(-1) > 1 && x.strides()[-1] != 1 ? x.clone() : x; }
 
 // What a scan writes.
 struct Buffers {
@@ -39,9 +27,6 @@ void check_affine(const char* op, const Tensor& a, const Tensor& b, const Tensor
   check_shape(op, "b", b, a.shape());
   check_initial(op, a, initial, a.size(2));
 }
-
-// The gradient of an initial state that wants one.
-Tensor gradient_of(const Tensor& initial) { return initial.requires_grad() ? Tensor::empty_like(initial) : Tensor(); }
 
 // minGRU and minLSTM: the packed projection in one piece, one packed gradient back.
 ScanResult gated_scan(const char* op, int64_t parts, const Kernel<GatedScan>& kernel,

@@ -9,6 +9,8 @@
 #include "monoid/core/parallel.h"
 #include "monoid/core/tensor.h"
 #include "monoid/kernels/cpu/simd.h"
+#include "monoid/kernels/monoid.h"
+#include "monoid/kernels/recall.h"
 #include "monoid/kernels/scan.h"
 
 namespace monoid::cpu {
@@ -27,6 +29,11 @@ namespace monoid::cpu {
 //     element(channel)                    what `combine(Summary, element)` takes
 //   prefetch(batch, time, tile)         optional: asks for the rows that `row` will read. Up to half again as fast from
 //                                       DRAM where a step computes much and reads little; a loss elsewhere
+//   kept(batch, index, channel)         optional: where the state that enters a group of kRecallSteps steps is left
+//                                       (kernels/recall.h), if not nullptr
+//   recalled(batch, index, channel)     optional: the same read by the adjoint; `row.previous` then holds the states
+//                                       that entered each step, made again by `row.redo(channel, state)`
+// States are real or Complex.
 
 constexpr int64_t kWidestTile = 2048;       // channels of a state row
 constexpr int64_t kNarrowestTile = 256;     // narrower rows lose to page crossings
@@ -73,13 +80,33 @@ Rows<T> rows_of(Tensor& tensor) {
   return {tensor.data<T>(), strides[0], tensor.rank() == 3 ? strides[1] : 0, 1};
 }
 
+/// Rows of states: of a real tensor, or pairs of a contiguous [batch, ..., 2] one.
+template <class State>
+struct StateRows {
+  static Rows<const State> of(const Tensor& tensor, State absent) { return rows_of<State>(tensor, absent); }
+  static Rows<State> of(Tensor& tensor) { return rows_of<State>(tensor); }
+};
+template <class T>
+struct StateRows<Complex<T>> {
+  static Rows<const Complex<T>> of(const Tensor& tensor, Complex<T>) {
+    static constexpr std::array<Complex<T>, kWidestTile> kZeros{};
+    if (!tensor.defined()) return {kZeros.data(), 0, 0, 0};
+    return {reinterpret_cast<const Complex<T>*>(tensor.data<T>()), tensor.strides()[0] / 2, 0, 1};
+  }
+  static Rows<Complex<T>> of(Tensor& tensor) {
+    if (!tensor.defined()) return {};
+    return {reinterpret_cast<Complex<T>*>(tensor.data<T>()), tensor.strides()[0] / 2, 0, 1};
+  }
+};
+
 /// Extents of a scan, and the order in which it meets the time steps.
 struct ScanShape {
   int64_t batch, time, channel;
   Direction direction;
 
-  ScanShape(const Tensor& states, Direction way)
-      : batch(states.size(0)), time(states.size(1)), channel(states.size(2)), direction(way) {}
+  ScanShape(const Tensor& states, Direction way) : ScanShape(states.size(0), states.size(1), states.size(2), way) {}
+  ScanShape(int64_t batches, int64_t times, int64_t channels, Direction way)
+      : batch(batches), time(times), channel(channels), direction(way) {}
 
   int64_t time_of(int64_t step) const { return direction == Direction::forward ? step : time - 1 - step; }
 };
@@ -125,24 +152,52 @@ void prefetch_row(const T* row, int64_t width) {
   }
 }
 
+/// The states that entered `steps` steps of a finished scan, which an adjoint meets from `begin` on: a row a step, made
+/// again from the one that was kept.
+template <class State, class Step>
+void recall(const Step& step, const ScanShape& shape, int64_t batch, ChannelTile tile, int64_t begin, State* rows) {
+  const int64_t steps = std::min(kRecallSteps, shape.time - begin);
+  State* row_of_first = rows + (steps - 1) * tile.width;
+  std::copy_n(step.recalled(batch, recall_groups(shape.time) - 1 - begin / kRecallSteps, tile.begin), tile.width,
+              row_of_first);
+  for (int64_t i = steps - 1; i > 0; --i) {
+    const auto row = step.row(batch, shape.time_of(begin + i), tile.begin);
+    const State* before = rows + i * tile.width;
+    State* after = rows + (i - 1) * tile.width;
+#pragma GCC ivdep
+    for (int64_t c = 0; c < tile.width; ++c) after[c] = row.redo(c, before[c]);
+  }
+}
+
 /// Runs steps [begin, end) over one tile; `state` is a row in the cache. `fresh`: no state enters the first one.
-template <class T, class Step>
+template <class State, class Step>
 void walk(const Step& step, const ScanShape& shape, int64_t batch, ChannelTile tile, int64_t begin, int64_t end,
-          T* state, bool fresh) {
+          State* state, bool fresh) {
+  constexpr bool kKeeps = requires { step.kept(0, 0, 0); }
+  , kRecalls = requires { step.recalled(0, 0, 0); };
   vectorised([=] {
-    int64_t i = begin;
-    if (fresh && i < end) {
-      const auto row = step.row(batch, shape.time_of(i++), tile.begin);
-#pragma GCC ivdep
-      for (int64_t c = 0; c < tile.width; ++c) state[c] = row.begin(c);
-    }
-    for (; i < end; ++i) {
+    [[maybe_unused]] alignas(64) State recalled[kRecalls ? kRecallSteps * kWidestTile : 1];
+    for (int64_t i = begin; i < end; ++i) {
       if constexpr (requires { step.prefetch(batch, i, tile); }) {
-        if (i + 1 < end) step.prefetch(batch, shape.time_of(i + 1), tile);
+        if (i > begin && i + 1 < end) step.prefetch(batch, shape.time_of(i + 1), tile);
       }
-      const auto row = step.row(batch, shape.time_of(i), tile.begin);
+      if constexpr (kKeeps) {
+        if (State* to = opens_recall_group(i, shape.time) ? step.kept(batch, recall_group_of(i, shape.time), tile.begin)
+                                                          : nullptr)
+          std::copy_n(state, tile.width, to);
+      }
+      if constexpr (kRecalls) {
+        if (i % kRecallSteps == 0) recall(step, shape, batch, tile, i, recalled);
+      }
+      auto row = step.row(batch, shape.time_of(i), tile.begin);
+      if constexpr (kRecalls) row.previous = recalled + i % kRecallSteps * tile.width;
+      if (fresh && i == 0) {
 #pragma GCC ivdep
-      for (int64_t c = 0; c < tile.width; ++c) state[c] = row.advance(c, state[c]);
+        for (int64_t c = 0; c < tile.width; ++c) state[c] = row.begin(c);
+      } else {
+#pragma GCC ivdep
+        for (int64_t c = 0; c < tile.width; ++c) state[c] = row.advance(c, state[c]);
+      }
     }
   });
 }
@@ -160,14 +215,14 @@ void summarise(const Step& step, const ScanShape& shape, int64_t batch, ChannelT
   });
 }
 
-/// Runs the whole scan. `empty` is the state that stands for none (0, or -inf for logarithms); `final` may be
-/// undefined.
+/// Runs the whole scan; T is the type of its states. `empty` is the state that stands for none (0, or -inf for
+/// logarithms); `final` may be undefined.
 template <class T, class Step>
-void scan_rows(const Step& step, const ScanShape& shape, const Tensor& initial, Tensor& final, T empty = 0) {
+void scan_rows(const Step& step, const ScanShape& shape, const Tensor& initial, Tensor& final, T empty = T(0)) {
   using Summary = typename Step::Summary;
   const int64_t width = tile_width(shape), tiles = (shape.channel + width - 1) / width, rows = shape.batch * tiles;
-  const Rows<const T> entering = rows_of<T>(initial, empty);
-  const Rows<T> leaving = rows_of<T>(final);
+  const Rows<const T> entering = StateRows<T>::of(initial, empty);
+  const Rows<T> leaving = StateRows<T>::of(final);
   const auto tile_at = [&](int64_t row) {
     const int64_t begin = row % tiles * width;
     return ChannelTile{begin, std::min(width, shape.channel - begin)};
