@@ -14,6 +14,7 @@ struct Golden {
   std::string source;  // which implementation
   std::string config;  // JSON text, in its own argument names
   std::map<std::string, Tensor> tensors;
+  std::string note = {};
 
   static Golden read(const std::filesystem::path& path);
 
@@ -22,6 +23,10 @@ struct Golden {
   const Tensor& get(const std::string& name) const;
   /// All tensors below "param/", "grad/", ..., without the prefix.
   std::map<std::string, Tensor> group(const std::string& prefix) const;
+  /// How many of "out/logits.0", "out/logits.1", ... there are.
+  int count(const std::string& prefix) const;
+  /// Whether the reference rounded its results to f32 on the way, as its note says.
+  bool rounded_to_f32() const;
 };
 
 }  // namespace monoid::parity

@@ -1,24 +1,11 @@
-#include "monoid/core/tape.h"
 #include "monoid/layers/mamba_min_gru.h"
 #include "monoid/layers/wrapped_min_gru.h"
 #include "monoid/models/config.h"
-#include "monoid/ops/elementwise.h"
-#include "monoid/ops/reduce.h"
 #include "monoid/tools/parity/recipes.h"
 
 namespace monoid::parity {
-namespace {
-
-// An input of the golden file where the parameters are, wanting a gradient.
-Tensor input(const Golden& golden, const std::string& name, const Target& target) {
-  return golden.get("in/" + name).to(target.device).to(target.dtype).clone().set_requires_grad();
-}
-
-}  // namespace
-
-// The loss is the mean square of the output; training and evaluation compute the same there, in two ways.
+// Training and evaluation compute the same there, in two ways.
 Recomputed stacked_mamba_min_gru_recipe(const Golden& golden, const Target& target) {
-  const ImportTable& table = import_table(golden.source);
   StackedMambaMinGruOptions options;
   read_config("StackedMambaMinGRU", golden.config, [&](ConfigVisitor& visitor) {
     visitor.key("num_layers", options.num_layers);
@@ -30,24 +17,14 @@ Recomputed stacked_mamba_min_gru_recipe(const Golden& golden, const Target& targ
   });
   Generator init(0);
   StackedMambaMinGru stack(options, init);
-  load_parameters(stack, table, golden, target);
-
-  Recomputed result;
-  Tensor x = input(golden, "x", target);
-  {
-    Tape tape;
-    const Tensor y = stack.forward(x), loss = mean(square(y));
-    tape.backward(loss);
-    result["out/y_train"] = result["out/y_eval"] = y.detach();
-    result["out/loss"] = loss.detach();
-  }
-  result["grad_in/x"] = x.grad();
-  collect_gradients(stack, table, result);
-  return result;
+  const auto run = [&](const auto& inputs) -> Recomputed {
+    const Tensor y = stack.forward(inputs.at("x"));
+    return {{"out/y_train", y}, {"out/y_eval", y}};
+  };
+  return recompute_layer(stack, golden, target, run, "out/y_train");
 }
 
 Recomputed wrapped_min_gru_recipe(const Golden& golden, const Target& target) {
-  const ImportTable& table = import_table(golden.source);
   WrappedMinGruOptions options;
   read_config("WrappedMinGRU", golden.config, [&](ConfigVisitor& visitor) {
     visitor.key("input_size", options.input_size);
@@ -59,24 +36,11 @@ Recomputed wrapped_min_gru_recipe(const Golden& golden, const Target& target) {
   });
   Generator init(0);
   WrappedMinGru gru(options, init);
-  load_parameters(gru, table, golden, target);
-
-  Recomputed result;
-  Tensor x = input(golden, "x", target);
-  Tensor h_0 = golden.has("in/h_0") ? input(golden, "h_0", target) : Tensor();
-  {
-    Tape tape;
-    const auto [y, h_n] = gru.forward(x, h_0);
-    const Tensor loss = mean(square(y));
-    tape.backward(loss);
-    result["out/y"] = y.detach();
-    result["out/h_n"] = h_n.detach();
-    result["out/loss"] = loss.detach();
-  }
-  result["grad_in/x"] = x.grad();
-  if (h_0.defined()) result["grad_in/h_0"] = h_0.grad();
-  collect_gradients(gru, table, result);
-  return result;
+  return recompute_layer(gru, golden, target, [&](const auto& inputs) -> Recomputed {
+    const auto h_0 = inputs.find("h_0");
+    const auto [y, h_n] = gru.forward(inputs.at("x"), h_0 == inputs.end() ? Tensor() : h_0->second);
+    return {{"out/y", y}, {"out/h_n", h_n}};
+  });
 }
 
 }  // namespace monoid::parity
