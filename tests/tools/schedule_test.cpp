@@ -18,6 +18,14 @@ TEST_CASE("the learning rate warms up in a line and falls along a cosine", "[too
   for (int64_t step = 100; step < 1200; ++step) REQUIRE(schedule(step + 1) < schedule(step));
 }
 
+TEST_CASE("a schedule may begin above 0", "[tools][schedule]") {
+  const Schedule schedule{.peak = 1e-3, .floor = 1e-4, .warmup = 100, .end = 5000, .start = 2e-4};
+  CHECK(schedule(0) == 2e-4);
+  CHECK(schedule(50) == Approx(6e-4));
+  CHECK(schedule(100) == Approx(1e-3));
+  CHECK(schedule(5000) == 1e-4);
+}
+
 TEST_CASE("a schedule without warm-up, or shorter than it, is still one", "[tools][schedule]") {
   CHECK(Schedule{1e-3, 1e-4, 0, 10}(0) == 1e-3);
   CHECK(Schedule{1e-3, 1e-4, 20, 10}(9) == Approx(5e-4));

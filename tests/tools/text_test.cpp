@@ -151,6 +151,28 @@ TEST_CASE("random crops are shifted by one, in range, and continue from a saved 
   CHECK(resumed.next().tokens.to_vector<int64_t>() == tenth);
 }
 
+TEST_CASE("streams read the text on from call to call, side by side, and begin anew together", "[tools][text]") {
+  const std::vector<Token> tokens = counting(26);  // streams of (26 - 1) / 3 = 8 tokens: two pieces of 4
+  Streams streams(tokens, 3, 4);
+  std::vector<std::vector<int64_t>> pieces;
+  for (int call = 0; call < 3; ++call) {
+    CHECK(streams.at_beginning() == (call != 1));
+    CHECK(streams.position() == call % 2);
+    const Batch batch = streams.next();
+    CHECK(batch.tokens.shape() == Shape{3, 4});
+    pieces.push_back(batch.tokens.to_vector<int64_t>());
+    const auto targets = batch.targets.to_vector<int64_t>();
+    for (size_t i = 0; i < targets.size(); ++i) CHECK(targets[i] == pieces.back()[i] + 1);
+  }
+  CHECK(pieces[0] == std::vector<int64_t>{0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19});
+  CHECK(pieces[1] == std::vector<int64_t>{4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23});
+  CHECK(pieces[2] == pieces[0]);
+  streams.set_position(1);
+  CHECK(streams.next().tokens.to_vector<int64_t>() == pieces[1]);
+  CHECK_THROWS_WITH(streams.set_position(2), ContainsSubstring("not one of the 2 pieces"));
+  CHECK_THROWS_WITH(Streams(tokens, 3, 9), ContainsSubstring("too few for 3 streams of --context 9"));
+}
+
 TEST_CASE("windows cover the text once, without overlap", "[tools][text]") {
   const std::vector<Token> tokens = counting(111'540 % 65'536);
   CHECK(Windows(std::vector<Token>(111'540), 256, "validation").count() == 435);

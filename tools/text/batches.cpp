@@ -39,6 +39,26 @@ Batch RandomCrops::next() {
   return gather_crops(tokens_, batch_, context_, [&](int64_t) { return generator_.below(places); });
 }
 
+Streams::Streams(std::span<const Token> tokens, int64_t batch, int64_t context)
+    : tokens_(tokens), batch_(batch), context_(context) {
+  check_length("training", tokens, context);
+  stream_ = (std::ssize(tokens) - 1) / batch;
+  check(stream_ >= context, "text: the training text has ", tokens.size(), " tokens, too few for ", batch,
+        " streams of --context ", context, " or more; use a smaller --batch-size or --context");
+}
+
+Batch Streams::next() {
+  const int64_t first = position_ * context_;
+  if (++position_ == stream_ / context_) position_ = 0;
+  return gather_crops(tokens_, batch_, context_, [&](int64_t row) { return row * stream_ + first; });
+}
+
+void Streams::set_position(int64_t position) {
+  check(position >= 0 && position < stream_ / context_, "streams: position ", position, " is not one of the ",
+        stream_ / context_, " pieces");
+  position_ = position;
+}
+
 Windows::Windows(std::span<const Token> tokens, int64_t context, std::string_view part)
     : tokens_(tokens), context_(context) {
   check_length(part, tokens, context);

@@ -31,7 +31,7 @@ std::optional<int> read_flags(int argc, const char* const* argv, TrainOptions& o
   app.add_option("--set", settings, "key=value: a setting of the model's configuration (repeatable)")
       ->expected(1)
       ->take_all();
-  app.add_option("--preset", sources.preset, "A named set of options");
+  app.add_option("--preset", sources.preset, "A named set of options; tiny is that of --model");
   app.add_option("--config", sources.config, "A JSON file of options by their flags' names");
   app.add_flag("--resume", options.resume, "Go on with the run in --out");
   app.add_flag("--overwrite", options.overwrite, "Start anew in a run folder that exists");
@@ -53,13 +53,18 @@ std::optional<int> read_flags(int argc, const char* const* argv, TrainOptions& o
   return done;
 }
 
-void read_preset(const std::string& name, TrainOptions& options) {
-  const fs::path file = source_root() / "tools/train/presets" / (name + ".json");
-  if (!fs::exists(file)) {
-    const std::string near = nearest(name, preset_names());
-    fail("--preset: there is no '", name, "'", near.empty() ? "; --help lists them" : "; did you mean " + near + "?");
+// A preset by its name, or by what follows its model's: "tiny" of minlm is minlm-tiny.
+void read_preset(const std::string& name, const std::string& model, TrainOptions& options) {
+  const fs::path folder = source_root() / "tools/train/presets";
+  for (const std::string& file : {name, model + "-" + name}) {
+    const fs::path path = folder / (file + ".json");
+    if (fs::exists(path)) return options.read_json(read_text(path), path.string());
   }
-  options.read_json(read_text(file), file.string());
+  std::string names;
+  for (const std::string& preset : preset_names()) names += (names.empty() ? "" : ", ") + preset;
+  const std::string near = nearest(name, preset_names());
+  fail("--preset: there is no '", name, "' and no '", model, "-", name, "'",
+       near.empty() ? "" : "; did you mean " + near + "?", "; the presets are ", names);
 }
 
 std::string default_folder(const TrainOptions& options) {
@@ -88,7 +93,7 @@ TrainCommand read_train_command(int argc, const char* const* argv) {
   if (const auto done = read_flags(argc, argv, first_look, sources)) return {first_look, done};
 
   const auto with_preset_config_and_flags = [&](TrainOptions options) {
-    if (!sources.preset.empty()) read_preset(sources.preset, options);
+    if (!sources.preset.empty()) read_preset(sources.preset, first_look.model, options);
     if (!sources.config.empty()) options.read_json(read_text(sources.config), sources.config);
     if (!first_look.data.empty()) options.dataset.clear();
     if (!first_look.dataset.empty()) options.data.clear();

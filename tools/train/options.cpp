@@ -69,6 +69,7 @@ void TrainOptions::validate() const {
   for (const auto& [flag, value] : {std::pair("--batch-size", batch_size),
                                     {"--context", context},
                                     {"--grad-accum", grad_accum},
+                                    {"--segments", segments},
                                     {"--log-every", log_every}}) {
     at_least(flag, value, 1);
   }
@@ -78,6 +79,10 @@ void TrainOptions::validate() const {
   }
   check(dropout == -1 || (dropout >= 0 && dropout < 1), "--dropout is ", dropout,
         ", wanted 0 or more and less than 1 (or -1, the model's own)");
+  check(start_lr == -1 || (std::isfinite(start_lr) && start_lr >= 0), "--start-lr is ", start_lr,
+        ", wanted 0 or more (or -1, up from 0)");
+  check(!carry_state || segments == 1, "--carry-state and --segments ", segments, " are both given; use one: streams ",
+        "are never cut into crops");
   check(!resume || !overwrite, "--resume and --overwrite are both given; use one");
   settings_object(set);
 }

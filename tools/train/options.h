@@ -18,7 +18,9 @@ struct TrainOptions {
   double val_fraction = 0;
   std::string out;
   int64_t steps = 1000, batch_size = 16, context = 256, grad_accum = 1;
-  double lr = 1e-3, min_lr = 1e-4;
+  int64_t segments = 1;
+  bool carry_state = false;
+  double lr = 1e-3, min_lr = 1e-4, start_lr = -1;
   int64_t warmup = 100, decay_steps = 0;
   double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.99, clip = 1, dropout = -1;
   int64_t eval_every = 200, log_every = 10, save_every = 200, sample_length = 500;
@@ -44,8 +46,12 @@ struct TrainOptions {
     field("batch-size", batch_size, "Crops in a batch");
     field("context", context, "Tokens in a crop");
     field("grad-accum", grad_accum, "Batches whose gradients make one step");
+    field("segments", segments, "Pieces of a crop: the state is carried from one to the next, gradients are not");
+    field("carry-state", carry_state,
+          "Read the text in order, in batch-size streams, and carry the state from step to step");
     field("lr", lr, "Learning rate after the warm-up");
     field("min-lr", min_lr, "Learning rate at the end of the cosine");
+    field("start-lr", start_lr, "Learning rate at the start of the warm-up (-1: up from 0)");
     field("warmup", warmup, "Steps of linear warm-up");
     field("decay-steps", decay_steps, "Step at which the cosine ends (0: at --steps)");
     field("weight-decay", weight_decay, "AdamW's decay of tensors with two axes or more");
@@ -78,6 +84,8 @@ struct TrainOptions {
   std::string model_settings(int64_t vocabulary) const;
   /// Where the cosine ends.
   int64_t schedule_end() const { return decay_steps > 0 ? decay_steps : steps; }
+  /// Whether batches hand their state on.
+  bool carries() const { return carry_state || segments > 1; }
 };
 
 /// Independent streams of random numbers that one --seed gives.

@@ -22,6 +22,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr const char kOptimizerFile[] = "optimizer.safetensors";
+constexpr const char kStateFile[] = "state.safetensors";  // of the model, where it is carried
 constexpr double kSampleTemperature = 0.8;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -56,16 +57,20 @@ Trainer::Trainer(const TrainOptions& options, const Corpus& corpus, LanguageMode
       model_(model),
       folder_(folder),
       device_(Device::parse(options.device)),
-      schedule_{options.lr, options.min_lr, options.warmup, options.schedule_end()},
-      crops_(corpus.split.train, options.batch_size, options.context, random_stream(options, RandomStream::batches)),
+      schedule_{options.lr, options.min_lr, options.warmup, options.schedule_end(),
+                options.start_lr >= 0 ? std::optional(options.start_lr) : std::nullopt},
+      feed_(options, corpus.split.train),
       windows_(corpus.split.validation, options.context, "validation"),
       optimizer_(make_optimizer(model, options)),
       train_step_(device_,
-                  [&model](const Tensors& batch, Generator* random) {
-                    return model.training_loss(batch[0], batch[1], nullptr, random);
+                  [this](const Tensors& batch, Generator* random) {
+                    if (!options_.carries()) return model_.training_loss(batch[0], batch[1], nullptr, random);
+                    return carried_.loss(model_, batch[0], batch[1], Feed::begins(batch), random);
                   },
                   optimizer_, {.clip = common_clip(optimizer_, options.clip), .graph = options.cuda_graph}),
       progress_(options.steps) {
+  check(!options.carry_state || model.has_bounded_state(), "--carry-state: ", model.type(),
+        " remembers every token it has read, so its state grows without end; leave it out");
   state_.dropout = random_stream(options, RandomStream::dropout);
   state_.context = options.context;
   state_.text = corpus.name;
@@ -78,7 +83,13 @@ void Trainer::resume() {
   check(saved.text_checksum == corpus_.checksum, "--resume: the text ", corpus_.name,
         " has changed since the run began on ", saved.text, "; start a new run in another --out");
   optimizer_.load(checkpoint / kOptimizerFile);
-  crops_.generator() = saved.batches;
+  feed_.generator() = saved.batches;
+  feed_.set_position(saved.position);
+  if (options_.carry_state) {
+    const std::filesystem::path file = checkpoint / kStateFile;
+    if (std::filesystem::exists(file)) carried_.set_state(State::load(file, device_));
+    check(saved.position == 0 || !carried_.state().empty(), "--resume: ", checkpoint.string(), " has no ", kStateFile);
+  }
   state_ = saved;
   saved_step_ = saved.step;
 }
@@ -105,11 +116,7 @@ int Trainer::run() {
 }
 
 void Trainer::queue_step() {
-  std::vector<Tensors> batches;
-  for (int64_t i = 0; i < options_.grad_accum; ++i) {
-    Batch batch = crops_.next();
-    batches.push_back({batch.tokens, batch.targets});
-  }
+  const std::vector<Tensors> batches = feed_.next();
   const double learning_rate = schedule_(state_.step);
   queued_.push_back({state_.step + 1, learning_rate, train_step_.run(batches, learning_rate, &state_.dropout)});
   ++state_.step;
@@ -166,6 +173,7 @@ void Trainer::save() {
   replace_folder_atomically(folder_.checkpoint(), [&](const std::filesystem::path& temporary) {
     write_trained(temporary);
     optimizer_.save(temporary / kOptimizerFile);
+    if (options_.carry_state && !carried_.state().empty()) carried_.state().save(temporary / kStateFile);
   });
   saved_step_ = state_.step;
 }
@@ -175,7 +183,8 @@ void Trainer::save_best() {
 }
 
 void Trainer::write_trained(const std::filesystem::path& folder) {
-  state_.batches = crops_.generator();
+  state_.batches = feed_.generator();
+  state_.position = feed_.position();
   write_model(folder, model_);
   write_file_atomically(folder / kVocabularyFile, corpus_.vocabulary.json());
   write_trainer_state(folder / kTrainerFile, state_);

@@ -4,12 +4,12 @@
 #include <deque>
 #include <optional>
 
-#include "monoid/models/language_model.h"
+#include "monoid/models/carried_state.h"
 #include "monoid/models/train_step.h"
-#include "monoid/tools/text/batches.h"
 #include "monoid/tools/text/evaluation.h"
 #include "monoid/tools/text/progress.h"
 #include "monoid/tools/train/corpus.h"
+#include "monoid/tools/train/feed.h"
 #include "monoid/tools/train/log.h"
 #include "monoid/tools/train/options.h"
 #include "monoid/tools/train/run_folder.h"
@@ -63,9 +63,10 @@ class Trainer {
   const RunFolder& folder_;
   Device device_;
   Schedule schedule_;
-  RandomCrops crops_;
+  Feed feed_;
   Windows windows_;
   AdamW optimizer_;
+  CarriedState carried_;
   TrainStep train_step_;
   std::deque<Queued> queued_;
   TrainerState state_;

@@ -22,6 +22,7 @@ Generator generator_from(const Json& json) {
 void write_trainer_state(const std::filesystem::path& file, const TrainerState& state) {
   const Json json{{"step", state.step},
                   {"generators", {{"batches", to_json(state.batches)}, {"dropout", to_json(state.dropout)}}},
+                  {"position", state.position},
                   {"best_val_loss", std::isfinite(state.best_loss) ? Json(state.best_loss) : Json()},
                   {"context", state.context},
                   {"text", {{"name", state.text}, {"crc32", state.text_checksum}}}};
@@ -36,6 +37,7 @@ TrainerState read_trainer_state(const std::filesystem::path& file) {
     state.step = json.at("step").get<int64_t>();
     state.batches = generator_from(json.at("generators").at("batches"));
     state.dropout = generator_from(json.at("generators").at("dropout"));
+    state.position = json.value("position", int64_t{0});
     if (const Json& best = json.at("best_val_loss"); !best.is_null()) state.best_loss = best.get<double>();
     state.context = json.at("context").get<int64_t>();
     state.text = json.at("text").at("name").get<std::string>();

@@ -13,6 +13,7 @@ namespace monoid {
 struct TrainerState {
   int64_t step = 0;
   Generator batches{0}, dropout{0};  // a generator's seed and offset are the place in the data
+  int64_t position = 0;              // in streams, the place in the data
   double best_loss = std::numeric_limits<double>::infinity();
   int64_t context = 0;
   std::string text;  // which text the run reads, to notice another one
