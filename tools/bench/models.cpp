@@ -2,9 +2,12 @@
 
 #include <memory>
 
+#include "monoid/layers/wrapped_min_gru.h"
 #include "monoid/models/catalog.h"
 #include "monoid/models/decoder.h"
 #include "monoid/models/train_step.h"
+#include "monoid/ops/elementwise.h"
+#include "monoid/ops/reduce.h"
 #include "monoid/tools/bench/cases.h"
 
 namespace monoid::bench {
@@ -25,6 +28,8 @@ const Setting kSettings[] = {
     {"minlm", "minGRU width 512, depth 6", R"({"dim": 512, "depth": 6})", 64, 512},
     {"minlm", "minLSTM width 512, depth 6", R"({"dim": 512, "depth": 6, "use_lstm": true})", 64, 512},
     {"minlm", "minGRU width 1024, depth 12", R"({"dim": 1024, "depth": 12})", 16, 2048},
+    {"stacked-min-gru", "width 256, hidden 512, 4 layers", "{}", 16, 1024},
+    {"stacked-min-gru", "width 256, hidden 256, 4 layers", R"({"num_tokens": 65, "hidden_size": 256})", 8, 256},
 };
 
 std::shared_ptr<LanguageModel> model_of(const Setting& setting, const Target& target) {
@@ -35,43 +40,53 @@ std::shared_ptr<LanguageModel> model_of(const Setting& setting, const Target& ta
   return model;
 }
 
-// Forward, backward, clip and AdamW, as the trainer does them: on a GPU one step runs ahead of the host.
-Case training_step(const Setting& setting, const Target& target) {
+// Forward, backward, clip and AdamW, as the trainer does them: on a GPU one step runs ahead of the host. `items` are
+// the positions that every parameter is multiplied with.
+template <class Model>
+Case step_case(const std::string& name, const std::string& shape, const std::shared_ptr<Model>& model,
+               const TrainStep::Loss& loss, const Tensors& batch, double items, const Target& target) {
   struct Training {
-    std::shared_ptr<LanguageModel> model;
     std::optional<AdamW> optimizer;
     std::optional<TrainStep> step;
     std::optional<PendingStep> before;
     std::vector<Tensors> batches;
   };
   auto training = std::make_shared<Training>();
-  training->model = model_of(setting, target);
   Tensors all;
-  for (NamedTensor& parameter : parameters(*training->model)) all.push_back(parameter.value.set_requires_grad());
+  for (NamedTensor& parameter : parameters(*model)) all.push_back(parameter.value.set_requires_grad());
   training->optimizer.emplace(std::vector<ParameterGroup>{{.name = "all", .parameters = all, .weight_decay = 0.1}},
                               AdamWOptions{.beta2 = 0.99});
-  training->step.emplace(
-      target.device,
-      [model = training->model](const Tensors& batch, Generator*) { return model->loss(batch[0], batch[1]); },
-      *training->optimizer, TrainStepOptions{.clip = 1});
-  Generator generator(1);
-  const auto tokens = [&] {
-    return random_integers({setting.batch, setting.time}, generator, training->model->vocabulary());
-  };
-  training->batches = {{tokens(), tokens()}};
-  const double count = static_cast<double>(setting.batch * setting.time);
+  training->step.emplace(target.device, loss, *training->optimizer, TrainStepOptions{.clip = 1});
+  training->batches = {batch};
   const auto run = [training, ahead = target.device.is_cuda()] {
     std::optional<PendingStep> waited = training->step->run(training->batches, 1e-3);
     if (ahead) waited.swap(training->before);
     if (waited) waited->wait();
   };
   for (int warm_up = 0; target.device.is_cuda() && warm_up < 3; ++warm_up) run();
-  return {"train/" + std::string(setting.model),
-          str(setting.label, ", ", setting.batch, " x ", setting.time),
-          0,
-          6 * static_cast<double>(parameter_count(*training->model)) * count,
-          count,
-          run};
+  return {name, shape, 0, 6 * static_cast<double>(parameter_count(*model)) * items, items, run};
+}
+
+Case training_step(const Setting& setting, const Target& target) {
+  const std::shared_ptr<LanguageModel> model = model_of(setting, target);
+  Generator generator(1);
+  const auto tokens = [&] { return random_integers({setting.batch, setting.time}, generator, model->vocabulary()); };
+  return step_case(
+      "train/" + std::string(setting.model), str(setting.label, ", ", setting.batch, " x ", setting.time), model,
+      [model](const Tensors& batch, Generator*) { return model->loss(batch[0], batch[1]); }, {tokens(), tokens()},
+      static_cast<double>(setting.batch * setting.time), target);
+}
+
+// A layer in the place of a GRU, trained to give zeros.
+Case gru_step(const Target& target) {
+  Generator generator(1);
+  auto gru = std::make_shared<WrappedMinGru>(WrappedMinGruOptions{.input_size = 10, .hidden_size = 100}, generator);
+  cast_to(*gru, target.dtype);
+  move_to(*gru, target.device);
+  return step_case(
+      "train/WrappedMinGru", "10 -> 100, 128 x 1000", gru,
+      [gru](const Tensors& batch, Generator*) { return mean(square(gru->forward(batch[0]).output)); },
+      {random_normal({128, 1000, 10}, generator).to(target.dtype)}, 128 * 1000, target);
 }
 
 // A token of each of `batch` sequences, logits back on the host.
@@ -102,6 +117,7 @@ std::vector<CaseMaker> model_cases() {
     makers.push_back({str("train/", setting.model, " ", setting.label, " ", setting.batch, "x", setting.time),
                       [&](const Target& target) { return std::vector{training_step(setting, target)}; }});
   }
+  makers.push_back({"train/WrappedMinGru", [](const Target& target) { return std::vector{gru_step(target)}; }});
   for (const Setting* setting : {&kSettings[0], &kSettings[3]}) {
     for (int64_t batch : {1, 64}) {
       makers.push_back({str("decode/", setting->model, " ", setting->label, " ", batch),
