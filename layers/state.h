@@ -1,6 +1,8 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,7 +20,13 @@ struct OutputAndState {
 
 /// What a model remembers between calls: an ordered list of named tensors ("layers.0.hidden", "layers.0.conv_tail"),
 /// each with the batch as its first axis. An empty state is a fresh start; a forward fills it. Copying one copies
-/// handles, which is a snapshot, because forwards replace the tensors and never write into them.
+/// handles, which is a snapshot, because forwards replace the tensors.
+///
+/// Caches ("layers.0.keys" [batch, capacity, head, channel]) are the exception: one entry a step, of which the first
+/// `steps()` count, and forwards write those of new steps behind them, in place. A snapshot still holds what it held,
+/// and the first of two that go on from one point keeps the memory: the other notices and goes on in a copy. What the
+/// device needs to know of the place is a tensor too ("steps", and "padding" where there is some, i32 [batch]), so that
+/// a captured step of decoding finds the same shapes each time and writes further on.
 class State {
  public:
   bool empty() const { return tensors_.empty(); }
@@ -31,16 +39,37 @@ class State {
   Tensor get(std::string_view owner, std::string_view name, const Shape& wanted) const;
   /// Replaces the named tensor, or appends it.
   void set(const std::string& name, const Tensor& value);
-  void clear() { tensors_.clear(); }
+  void clear();
   /// Cuts the tensors off their tape: how a state crosses from one training window to the next.
   void detach();
 
-  /// A .safetensors file; the order of the tensors is kept in its metadata.
+  bool is_cache(const std::string& name) const { return caches_.contains(name); }
+  /// The named tensor, a cache without its room.
+  Tensor filled(const std::string& name) const;
+  /// Steps read so far, padding included. Only models with caches count them.
+  int64_t steps() const { return steps_; }
+  /// Caches that forwards make from now on have room for this many steps.
+  void reserve(int64_t steps) { reserved_ = steps; }
+  /// Steps that still fit into the caches as they are.
+  int64_t room() const;
+  /// Moves the caches, if need be, so that `steps` more fit and nobody else writes into them. Fuller ones at least
+  /// double. Not while a graph is recorded: shapes would change.
+  void make_room(int64_t steps);
+  /// Counts steps that a replayed graph has read.
+  void advance(int64_t steps);
+
+  /// A .safetensors file; the order of the tensors is kept in its metadata, and caches without their room.
   void save(const std::filesystem::path& path) const;
   static State load(const std::filesystem::path& path, Device device = kCpu);
 
  private:
+  friend class StateUpdate;
+
   std::vector<NamedTensor> tensors_;
+  std::set<std::string> caches_;
+  int64_t steps_ = 0;
+  int64_t reserved_ = 0;
+  std::shared_ptr<int64_t> written_;  // steps in the caches' memory, known to all states that share it
 };
 
 /// One forward's use of a state: reads what was there, collects what comes after, and puts it in place only when the
@@ -56,13 +85,36 @@ class StateUpdate {
   /// The tensor the last call left, which must have the wanted shape; undefined on a fresh start.
   Tensor before(const std::string& name, const Shape& wanted) const;
   void after(const std::string& name, const Tensor& value);
+
+  struct Cached {
+    Tensor keys, values;
+  };
+  /// A layer's new keys and values [batch, time, head, channel], behind all that its caches `name`.keys and
+  /// `name`.values hold. Returns what attention() reads, with `first_key()` and `end_key()`: the caches themselves.
+  /// Under a tape nothing is written in place; there they are concatenations, which gradients go through.
+  Cached append(const std::string& name, const Tensor& keys, const Tensor& values);
+  /// Where each sequence's keys begin, behind its padding, and end, i32 [batch] on the device: for attention() and,
+  /// with `offset()`, for rotary(). Undefined: at 0, and with the last there is.
+  Tensor first_key();
+  Tensor end_key();
+  /// Steps read before this call.
+  int64_t offset() const { return state_ ? state_->steps() : 0; }
+
   void commit();
 
  private:
+  void count_steps();
+  Tensor cached(const std::string& name, const Tensor& fresh);
+
   std::string owner_;
   State* state_;
   State next_;
   Padding padding_;
+  int64_t batch_, time_;
+  Device device_;
+  bool in_place_;
+  bool counts_ = false;
+  Tensor first_key_, end_key_;
 };
 
 }  // namespace monoid

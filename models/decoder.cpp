@@ -8,6 +8,8 @@
 namespace monoid {
 namespace {
 
+constexpr int64_t kRoom = 256;  // steps that fit into caches behind a prompt before they move
+
 // The last row of logits [batch, time, vocabulary].
 Tensor last_of(const Tensor& logits) {
   const int64_t time = logits.size(1);
@@ -52,6 +54,7 @@ Tensor Decoder::prefill(const Tensor& tokens, const Tensor& padding) {
     }
   }
   state_.clear();
+  state_.reserve(tokens.size(1) + kRoom);
   return run(tokens, padding);
 }
 
@@ -61,7 +64,8 @@ Tensor Decoder::step(const Tensor& tokens) {
   const Tensor column = tokens.view({batch_, 1});
   // The first token runs as it is, which finds the fastest products on the way.
   if (device_.is_cpu() || !use_graph_ || !std::exchange(tried_, true)) return run(column);
-  if (!graph_.recorded()) record();
+  state_.make_room(1);
+  if (!graph_.recorded() || !fits_graph()) record();
   for (NamedTensor& buffer : buffers_) {
     const Tensor before = state_.find(buffer.name);
     if (before.raw() == buffer.value.raw()) continue;  // left there by the graph itself
@@ -70,6 +74,7 @@ Tensor Decoder::step(const Tensor& tokens) {
   }
   host_tokens_.copy_from(column);
   graph_.replay();
+  state_.advance(1);
   Stream::current(device_).synchronize();
   return host_logits_.to(DType::f32);
 }
@@ -80,19 +85,33 @@ Tensor Decoder::run(const Tensor& tokens, const Tensor& padding) {
   return last_of(logits).to(DType::f32).to(kCpu);
 }
 
-// A token from pinned memory to logits in pinned memory; the state is read from buffers and written back to them.
+// Whether the graph reads a state of these shapes: a longer prompt has longer caches.
+bool Decoder::fits_graph() const {
+  return state_.size() == buffers_.size() && std::ranges::all_of(buffers_, [&](const NamedTensor& buffer) {
+           const Tensor held = state_.find(buffer.name);
+           return held.defined() && held.shape() == buffer.value.shape();
+         });
+}
+
+// A token from pinned memory to logits in pinned memory; the state is read from buffers and written back to them,
+// caches apart, which are written in place.
 void Decoder::record() {
+  graph_ = Graph();
   host_tokens_ = pinned({batch_, 1}, DType::i64);
   host_logits_ = pinned({batch_, model_.vocabulary()}, parameters(model_).front().value.dtype());
   tokens_ = Tensor::zeros({batch_, 1}, DType::i64, device_);
-  for (const NamedTensor& entry : state_.tensors()) buffers_.push_back({entry.name, entry.value.clone()});
+  buffers_.clear();
+  for (const NamedTensor& entry : state_.tensors())
+    buffers_.push_back({entry.name, state_.is_cache(entry.name) ? entry.value : entry.value.clone()});
   graph_ = Graph(device_, [&] {
     copy_async(host_tokens_, tokens_);
-    State state;
+    State state = state_;
     for (const NamedTensor& buffer : buffers_) state.set(buffer.name, buffer.value);
     const Tensor logits = last_of(model_.forward(tokens_, &state));
     copy_async(logits.is_contiguous() ? logits : logits.clone(), host_logits_);
-    for (NamedTensor& buffer : buffers_) buffer.value.copy_from(state.find(buffer.name));
+    for (NamedTensor& buffer : buffers_) {
+      if (!state.is_cache(buffer.name)) buffer.value.copy_from(state.find(buffer.name));
+    }
   });
 }
 

@@ -36,6 +36,7 @@ class Decoder {
  private:
   Tensor run(const Tensor& tokens, const Tensor& padding = {});
   void record();
+  bool fits_graph() const;
 
   LanguageModel& model_;
   Device device_;
