@@ -40,6 +40,7 @@ struct CaseMaker {
 std::vector<CaseMaker> gemm_cases();
 std::vector<CaseMaker> scan_cases();
 std::vector<CaseMaker> layer_op_cases();
+std::vector<CaseMaker> attention_cases();
 std::vector<CaseMaker> model_cases();
 /// Every sample of the op registry, forward and backward: what one call costs when the tensors are tiny.
 std::vector<CaseMaker> registry_cases();
