@@ -127,28 +127,27 @@ class Forward {
                  T* kept, T* factor) const {
     constexpr int64_t kLanes = kStrip<T>;
     const KeyRange keys = overlap(block, strip.seen.any);
-    if (keys.first >= keys.end) return;
+    if (empty(keys)) return;
     const int64_t count = keys.end - keys.first;
-    tile_product<T>({k_.at(sequence, keys.first, key_head), count, plan_.channels, k_.time_step, 1},
-                    {strip.columns, plan_.channels, kLanes, kLanes, 1}, {tile, count, kLanes, kLanes, 1}, true);
-    const bool whole = strip.seen.sees_all(keys);
-    if (!whole) hide(tile, keys, strip.seen, kMinusInfinity<T>);
+    strip.seen.for_keys(keys, [&](const KeyRange& part, const KeyRange& lanes) {
+      const int64_t rows = part.end - part.first, columns = lanes.end - lanes.first;
+      tile_product<T>({k_.at(sequence, part.first, key_head), rows, plan_.channels, k_.time_step, 1},
+                      {strip.columns + lanes.first, plan_.channels, columns, kLanes, 1},
+                      {tile + (part.first - keys.first) * kLanes + lanes.first, rows, columns, kLanes, 1}, true);
+    });
+    if (!strip.seen.sees_all(keys)) hide(tile, keys, strip.seen, kMinusInfinity<T>);
     weigh(tile, count, strip.max, strip.sum, factor);
     if (dropout_) {
       dropout_.factors(sequence, key_head, strip.row, keys, kept);
       multiply(tile, kept, count * kLanes);
     }
     scale_rows(strip.sums, width_, factor);
-    // Along the edge of the mask a few rows at a time, each over the keys that it sees.
-    const int64_t some = whole ? kLanes : 12;
-    for (int64_t lane = 0; lane < kLanes; lane += some) {
-      const int64_t lanes = std::min(some, kLanes - lane);
-      const KeyRange part = whole ? keys : strip.seen.any_of(lane, lanes, keys);
-      if (part.first >= part.end) continue;
-      tile_product<T>({tile + (part.first - keys.first) * kLanes + lane, lanes, part.end - part.first, 1, kLanes},
-                      {values + (part.first - block.first) * width_, part.end - part.first, width_, width_, 1},
-                      {strip.sums + lane * width_, lanes, width_, width_, 1}, false);
-    }
+    strip.seen.for_lanes(keys, [&](const KeyRange& part, const KeyRange& lanes) {
+      const int64_t seen = part.end - part.first, rows = lanes.end - lanes.first;
+      tile_product<T>({tile + (part.first - keys.first) * kLanes + lanes.first, rows, seen, 1, kLanes},
+                      {values + (part.first - block.first) * width_, seen, width_, width_, 1},
+                      {strip.sums + lanes.first * width_, rows, width_, width_, 1}, false);
+    });
   }
 
   void finish(int64_t sequence, int64_t key_head, const Strip& strip) const {
@@ -156,9 +155,7 @@ class Forward {
       const int64_t query = plan_.query(strip.row + lane), head = plan_.head(key_head, strip.row + lane);
       const BaseTwoPartial<T> all{strip.max[lane], strip.sum[lane], T(0)};
       const T factor = all.sum == 0 ? T(0) : 1 / all.sum;
-      const T* sums = strip.sums + lane * width_;
-      T* to = output_.at(sequence, query, head);
-      for (int64_t c = 0; c < plan_.value_channels; ++c) to[c] = sums[c] * factor;
+      copy_scaled(strip.sums + lane * width_, plan_.value_channels, factor, output_.at(sequence, query, head));
       log_sums_[(sequence * plan_.heads + head) * plan_.queries + query] = all.log_sum() * std::numbers::ln2_v<T>;
     }
   }

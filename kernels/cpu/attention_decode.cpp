@@ -58,7 +58,7 @@ class Decode {
       part[0] = kMinusInfinity<T>;
       std::fill_n(part + 1, 1 + plan_.value_channels, T(0));
     }
-    if (keys.first >= keys.end) return;
+    if (empty(keys)) return;
     const int64_t count = keys.end - keys.first;
     Scratch<T> scratch{plan_.rows * plan_.channels, plan_.rows * kSplit};
     T *queries = scratch.take(plan_.rows * plan_.channels), *scores = scratch.take(plan_.rows * kSplit);

@@ -128,8 +128,8 @@ class Backward {
     if (!to_.q_gradient) return;
     for (const Strip& strip : strips) {
       for (int64_t lane = 0; lane < std::min(kLanes, plan_.rows - strip.row); ++lane) {
-        T* to = at_row(to_.q_gradient, sequence, key_head, strip.row + lane);
-        for (int64_t c = 0; c < plan_.channels; ++c) to[c] = strip.gradient[lane * width_ + c] * scale_;
+        copy_scaled(strip.gradient + lane * width_, plan_.channels, scale_,
+                    at_row(to_.q_gradient, sequence, key_head, strip.row + lane));
       }
     }
   }
@@ -155,7 +155,7 @@ class Backward {
     for (int64_t lane = 0; lane < std::min(kLanes, plan_.rows - strip.row); ++lane) {
       const int64_t row = strip.row + lane;
       const int64_t index = (sequence * plan_.heads + plan_.head(key_head, row)) * plan_.queries + plan_.query(row);
-      for (int64_t c = 0; c < plan_.channels; ++c) strip.queries[lane * width_ + c] = q_row(lane)[c] * scale_;
+      copy_scaled(q_row(lane), plan_.channels, scale_, strip.queries + lane * width_);
       T delta = to_.log_sum_cotangents ? -to_.log_sum_cotangents[index] : T(0);
       if (const T* from = cotangent(lane)) {
         const T* output = at_row(to_.output, sequence, key_head, row);
@@ -174,32 +174,53 @@ class Backward {
                  T* key_sums, T* value_sums) const {
     constexpr int64_t kLanes = kStrip<T>;
     const KeyRange keys = overlap(block, strip.seen.any);
-    if (keys.first >= keys.end) return;
-    const int64_t count = keys.end - keys.first, after = keys.first - block.first;
-    const Matrix<T> weights{tiles.weights, count, kLanes, kLanes, 1}, slopes{tiles.slopes, count, kLanes, kLanes, 1};
-    tile_product<T>({to_.k.at(sequence, keys.first, key_head), count, plan_.channels, to_.k.time_step, 1},
-                    {strip.columns, plan_.channels, kLanes, kLanes, 1}, weights, true);
-    if (!strip.seen.sees_all(keys)) hide(tiles.weights, keys, strip.seen, kMinusInfinity<T>);
-    tile_product<T>({to_.v.at(sequence, keys.first, key_head), count, plan_.value_channels, to_.v.time_step, 1},
-                    {strip.cotangent_columns, plan_.value_channels, kLanes, kLanes, 1}, slopes, true);
+    if (empty(keys)) return;
+    const int64_t count = keys.end - keys.first;
+    // Parts of a tile, and rows of what belongs to keys, from the first key of the tile or of the block.
+    const auto part_of = [&](T* tile, const KeyRange& part, const KeyRange& lanes) -> Matrix<T> {
+      return {tile + (part.first - keys.first) * kLanes + lanes.first, part.end - part.first, lanes.end - lanes.first,
+              kLanes, 1};
+    };
+    const auto rows_of = [&](T* rows, const KeyRange& part, int64_t width) -> Matrix<T> {
+      return {rows + (part.first - block.first) * width, part.end - part.first, width, width, 1};
+    };
+    strip.seen.for_keys(keys, [&](const KeyRange& part, const KeyRange& lanes) {
+      const int64_t rows = part.end - part.first, columns = lanes.end - lanes.first;
+      tile_product<T>({to_.k.at(sequence, part.first, key_head), rows, plan_.channels, to_.k.time_step, 1},
+                      {strip.columns + lanes.first, plan_.channels, columns, kLanes, 1},
+                      part_of(tiles.weights, part, lanes), true);
+      tile_product<T>({to_.v.at(sequence, part.first, key_head), rows, plan_.value_channels, to_.v.time_step, 1},
+                      {strip.cotangent_columns + lanes.first, plan_.value_channels, columns, kLanes, 1},
+                      part_of(tiles.slopes, part, lanes), true);
+    });
+    if (!strip.seen.sees_all(keys)) {
+      hide(tiles.weights, keys, strip.seen, kMinusInfinity<T>);
+      hide(tiles.slopes, keys, strip.seen, T(0));
+    }
     if (dropout_) {
       dropout_.factors(sequence, key_head, strip.row, keys, tiles.kept);
       multiply(tiles.slopes, tiles.kept, count * kLanes);
     }
     differentiate(tiles.weights, tiles.slopes, count, strip.log_sum, strip.delta);
     if (dropout_) multiply(tiles.weights, tiles.kept, count * kLanes);
-    if (to_.v_gradient) {
-      tile_product<T>(weights, {strip.cotangents, kLanes, value_width_, value_width_, 1},
-                      {value_sums + after * value_width_, count, value_width_, value_width_, 1}, false);
-    }
-    if (to_.k_gradient) {
-      tile_product<T>(slopes, {strip.queries, kLanes, width_, width_, 1},
-                      {key_sums + after * width_, count, width_, width_, 1}, false);
-    }
-    if (to_.q_gradient) {
-      tile_product<T>(slopes.transposed(), {tiles.keys + after * width_, count, width_, width_, 1},
-                      {strip.gradient, kLanes, width_, width_, 1}, false);
-    }
+    strip.seen.for_keys(keys, [&](const KeyRange& part, const KeyRange& lanes) {
+      const int64_t rows = lanes.end - lanes.first;
+      if (to_.v_gradient) {
+        tile_product<T>(part_of(tiles.weights, part, lanes),
+                        {strip.cotangents + lanes.first * value_width_, rows, value_width_, value_width_, 1},
+                        rows_of(value_sums, part, value_width_), false);
+      }
+      if (to_.k_gradient) {
+        tile_product<T>(part_of(tiles.slopes, part, lanes),
+                        {strip.queries + lanes.first * width_, rows, width_, width_, 1},
+                        rows_of(key_sums, part, width_), false);
+      }
+    });
+    if (!to_.q_gradient) return;
+    strip.seen.for_lanes(keys, [&](const KeyRange& part, const KeyRange& lanes) {
+      tile_product<T>(part_of(tiles.slopes, part, lanes).transposed(), rows_of(tiles.keys, part, width_),
+                      {strip.gradient + lanes.first * width_, lanes.end - lanes.first, width_, width_, 1}, false);
+    });
   }
 
   void add_slices(int64_t both, int64_t key) {

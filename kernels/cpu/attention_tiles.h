@@ -7,7 +7,7 @@
 #include "monoid/core/random.h"
 #include "monoid/core/tensor.h"
 #include "monoid/kernels/attention.h"
-#include "monoid/kernels/cpu/simd.h"
+#include "monoid/kernels/cpu/lanes.h"
 #include "monoid/kernels/cpu/tile_product.h"
 #include "monoid/kernels/cpu/vector_math.h"
 #include "monoid/kernels/monoid.h"
@@ -98,10 +98,11 @@ class AttentionPlan {
   const int32_t *first_, *end_;
 };
 
+inline bool empty(const KeyRange& range) { return range.first >= range.end; }
 /// The smallest stretch that holds both; an empty one holds nothing.
 inline KeyRange hull(const KeyRange& a, const KeyRange& b) {
-  if (a.first >= a.end) return b;
-  if (b.first >= b.end) return a;
+  if (empty(a)) return b;
+  if (empty(b)) return a;
   return {std::min(a.first, b.first), std::max(a.end, b.end)};
 }
 inline KeyRange overlap(const KeyRange& a, const KeyRange& b) {
@@ -120,30 +121,60 @@ struct StripKeys {
       all = overlap(all, seen);
     }
   }
-  /// What lanes [lane, lane + count) see of `keys`.
+  /// Calls body(keys, lanes) for the whole tile, or, along the edge of the mask, for a few keys at a time with the
+  /// lanes that see any of them, in whole rows of a tile.
+  template <class Body>
+  void for_keys(const KeyRange& keys, Body body) const {
+    constexpr int64_t kSome = 24;
+    if (sees_all(keys)) return body(keys, KeyRange{0, kStrip<T>});
+    for (int64_t key = keys.first; key < keys.end; key += kSome) {
+      const KeyRange part{key, std::min(key + kSome, keys.end)};
+      KeyRange lanes{0, 0};
+      for (int64_t lane = 0; lane < kStrip<T>; lane += kTileColumns<T>) {
+        if (!empty(any_of(lane, kTileColumns<T>, part))) lanes = hull(lanes, {lane, lane + kTileColumns<T>});
+      }
+      if (!empty(lanes)) body(part, lanes);
+    }
+  }
+  /// The same for a few lanes at a time with the keys that any of them sees.
+  template <class Body>
+  void for_lanes(const KeyRange& keys, Body body) const {
+    constexpr int64_t kSome = 12;
+    if (sees_all(keys)) return body(keys, KeyRange{0, kStrip<T>});
+    for (int64_t lane = 0; lane < kStrip<T>; lane += kSome) {
+      const int64_t count = std::min(kSome, kStrip<T> - lane);
+      const KeyRange part = any_of(lane, count, keys);
+      if (!empty(part)) body(part, KeyRange{lane, lane + count});
+    }
+  }
+  bool sees_all(const KeyRange& keys) const { return all.first <= keys.first && keys.end <= all.end; }
+
+  std::array<int32_t, static_cast<size_t>(kStrip<T>)> first, end;
+  KeyRange any{0, 0}, all{0, std::numeric_limits<int64_t>::max()};
+
+ private:
+  // What lanes [lane, lane + count) see of `keys`.
   KeyRange any_of(int64_t lane, int64_t count, const KeyRange& keys) const {
     KeyRange seen{0, 0};
     for (int64_t i = lane; i < lane + count; ++i)
       seen = hull(seen, {first[static_cast<size_t>(i)], end[static_cast<size_t>(i)]});
     return overlap(seen, keys);
   }
-  bool sees_all(const KeyRange& keys) const { return all.first <= keys.first && keys.end <= all.end; }
-
-  std::array<int32_t, static_cast<size_t>(kStrip<T>)> first, end;
-  KeyRange any{0, 0}, all{0, std::numeric_limits<int64_t>::max()};
 };
 
 /// tile[key][lane] = value where the lane does not see the key; row 0 of the tile is keys.first.
 template <class T>
 void hide(T* tile, const KeyRange& keys, const StripKeys<T>& seen, T value) {
   vectorised([=, first = seen.first.data(), end = seen.end.data()] {
+    const T hidden = value;  // a local, which no store to the tile can change
     for (int64_t n = keys.first; n < keys.end; ++n) {
       T* row = tile + (n - keys.first) * kStrip<T>;
       const auto key = static_cast<int32_t>(n);
 #pragma GCC ivdep
       for (int64_t lane = 0; lane < kStrip<T>; ++lane) {
+        const T score = row[lane];
         const bool visible = static_cast<int>(key >= first[lane]) & static_cast<int>(key < end[lane]);
-        row[lane] = visible ? row[lane] : value;
+        row[lane] = visible ? score : hidden;
       }
     }
   });
@@ -216,6 +247,16 @@ void multiply(T* x, const T* y, int64_t count) {
   });
 }
 
+/// to = factor * from.
+template <class T>
+void copy_scaled(const T* from, int64_t count, T factor, T* to) {
+  vectorised([=] {
+    const T scale = factor;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i] * scale;
+  });
+}
+
 /// Copies `count` rows of `width` numbers to rows of padded(width), with zeros behind.
 template <class T>
 void copy_rows(const T* from, int64_t step, int64_t count, int64_t width, T* to) {
@@ -229,10 +270,28 @@ void copy_rows(const T* from, int64_t step, int64_t count, int64_t width, T* to)
 /// columns[channel][lane] = factor * row(lane)[channel], 0 in the lanes without a row (nullptr).
 template <class T, class Row>
 void transpose_strip(Row row, int64_t channels, T factor, T* columns) {
-  for (int64_t lane = 0; lane < kStrip<T>; ++lane) {
-    const T* from = row(lane);
-    for (int64_t c = 0; c < channels; ++c) columns[c * kStrip<T> + lane] = from ? factor * from[c] : T(0);
-  }
+  with_lanes<T>([&]<class L>() {
+    for (int64_t lane = 0; lane < kStrip<T>; lane += L::kCount) {
+      const T* from[L::kCount];
+      for (int i = 0; i < L::kCount; ++i) from[i] = row(lane + i);
+      int64_t c = 0;
+      for (; c + L::kCount <= channels; c += L::kCount) {
+        typename L::Vector block[L::kCount];
+        unrolled<L::kCount>([&](auto i) {
+          block[i] = typename L::Vector{};
+          if (from[i]) L::load(block[i], from[i] + c);
+        });
+        L::transpose(block);
+        unrolled<L::kCount>([&](auto i) {
+          block[i] *= factor;
+          L::store(block[i], columns + (c + i) * kStrip<T> + lane);
+        });
+      }
+      for (; c < channels; ++c) {
+        for (int i = 0; i < L::kCount; ++i) columns[c * kStrip<T> + lane + i] = from[i] ? factor * from[i][c] : T(0);
+      }
+    }
+  });
 }
 
 /// Consecutive pieces of one block of memory, each on a cache line.

@@ -49,6 +49,21 @@ struct Lanes {
     if constexpr (kCount / 4 >= 4) fold<4>(result, result, result);
     if constexpr (kCount / 4 >= 2) fold<2>(result, result, result);
   }
+
+  /// Lane i of v[j] and lane j of v[i] change places: blocks of half the size swap in each of log2 rounds.
+  template <int kBlock = kCount / 2>
+  static void transpose(Vector (&v)[kCount]) {
+    const auto swap = [&]<int... kLanes>(std::integer_sequence<int, kLanes...>) {
+      const auto pair = [](Vector& a, Vector& b) {
+        const Vector low = __builtin_shufflevector(a, b, (kLanes & kBlock ? kCount + kLanes - kBlock : kLanes)...);
+        b = __builtin_shufflevector(a, b, (kLanes & kBlock ? kCount + kLanes : kLanes + kBlock)...);
+        a = low;
+      };
+      ((kLanes & kBlock ? void() : pair(v[kLanes], v[(kLanes + kBlock) % kCount])), ...);
+    };
+    swap(std::make_integer_sequence<int, kCount>{});
+    if constexpr (kBlock > 1) transpose<kBlock / 2>(v);
+  }
 };
 
 /// body(0), ..., body(kCount - 1) with constants: arrays of vectors stay in registers only if every index is one.
