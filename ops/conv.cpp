@@ -97,52 +97,90 @@ Tensor with_tap_axis(const Tensor& x) {
   return x.as_strided(x.shape().inserted(1, 1), x.strides().inserted(1, 0), x.offset());
 }
 
-// weight [out, in, kernel] as a contiguous [kernel, out, in].
+// A GPU is fastest with one wide product over the windows laid out side by side: the copy is cheap there, and bf16 is
+// rounded once. A CPU multiplies tap by tap, over shifted views, into one tile of the output, and copies nothing.
+bool lays_out_windows(const Tensor& x) { return x.device().is_cuda(); }
+
+// [batch * time, kernel * channel]: a row for each window of x [batch, time + kernel - 1, channel].
+Tensor laid_out(const Tensor& x, int64_t kernel) {
+  const Tensor seen = windows(x, kernel);
+  const Strides& step = seen.strides();
+  const Shape shape{x.size(0), seen.size(2), kernel, x.size(2)};
+  return seen.as_strided(shape, {step[0], step[2], step[1], step[3]}, seen.offset())
+      .clone()
+      .view({shape[0] * shape[1], kernel * shape[3]});
+}
+
+Tensor rows_of(const Tensor& x) { return x.as_strided({x.size(0) * x.size(1), x.size(2)}, {x.size(2), 1}, x.offset()); }
+
+// The weight [out, in, kernel] by tap: [kernel, out, in]; backwards in time and transposed for the gradient of x,
+// [kernel, in, out].
 Tensor by_tap(const Tensor& weight) {
   const Strides& step = weight.strides();
-  return weight
-      .as_strided({weight.size(2), weight.size(0), weight.size(1)}, {step[2], step[0], step[1]}, weight.offset())
-      .clone();
+  return weight.as_strided({weight.size(2), weight.size(0), weight.size(1)}, {step[2], step[0], step[1]},
+                           weight.offset());
+}
+
+Tensor by_tap_backwards(const Tensor& weight) {
+  const Strides& step = weight.strides();
+  return weight.as_strided({weight.size(2), weight.size(1), weight.size(0)}, {-step[2], step[1], step[0]},
+                           weight.offset() + (weight.size(2) - 1) * step[2]);
+}
+
+// y[t] = bias + sum_j x[t + j] taps[j]^T, with x [batch, time + kernel - 1, in], taps [kernel, out, in] and a
+// contiguous y [batch, time, out].
+void convolve(const Tensor& x, const Tensor& taps, const Tensor& bias, Tensor& y) {
+  const int64_t kernel = taps.size(0), out = taps.size(1), in = taps.size(2);
+  if (lays_out_windows(x)) {
+    const Strides& step = taps.strides();
+    const Tensor wide = taps.as_strided({out, kernel, in}, {step[1], step[0], step[2]}, taps.offset()).clone();
+    Tensor rows = rows_of(y);
+    kernels::matmul(laid_out(x, kernel), wide.as_strided({kernel * in, out}, {1, kernel * in}, 0), bias, {}, rows);
+  } else {
+    Tensor output = with_tap_axis(y);
+    kernels::matmul(windows(x, kernel), taps.clone().as_strided({1, kernel, in, out}, {0, out * in, 1, in}, 0), bias,
+                    {}, output);
+  }
+}
+
+// The gradient of the weight, [out, in, kernel], from dy [batch, time, out].
+Tensor weight_gradient(const Tensor& x, const Tensor& dy, int64_t kernel) {
+  const int64_t out = dy.size(2), in = x.size(2);
+  if (lays_out_windows(x)) {
+    Tensor wide = Tensor::empty({out, kernel * in}, x.dtype(), x.device());
+    const Tensor rows = rows_of(contiguous_or_copy(dy));
+    kernels::matmul(rows.as_strided({out, rows.size(0)}, {1, out}, rows.offset()), laid_out(x, kernel), {}, {}, wide);
+    return wide.as_strided({out, in, kernel}, {kernel * in, 1, in}, 0);
+  }
+  Tensor taps = Tensor::empty({1, kernel, out, in}, x.dtype(), x.device());
+  const Tensor columns = dy.as_strided({dy.size(0), 1, out, dy.size(1)},
+                                       {dy.strides()[0], 0, dy.strides()[2], dy.strides()[1]}, dy.offset());
+  kernels::matmul(columns, windows(x, kernel), {}, {}, taps);
+  return taps.as_strided({out, in, kernel}, {in, 1, out * in}, 0);
 }
 
 }  // namespace
 
-// One product a tap, over a shifted view of x, summed by the kernel into the same tile of the output.
 Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t pad_left, int64_t pad_right) {
   check_operands("conv1d", x, weight, bias);
   check(weight.rank() == 3 && weight.size(2) >= 1 && weight.size(1) == x.size(2), "conv1d: weight is ",
         describe(weight), ", wanted [out, ", x.size(2), ", kernel] with a kernel of at least 1 for input ",
         describe(x));
-  const int64_t out = weight.size(0), in = weight.size(1), kernel = weight.size(2);
+  const int64_t out = weight.size(0), kernel = weight.size(2);
   const int64_t time = x.size(1) + pad_left + pad_right - kernel + 1;
   check(pad_left >= 0 && pad_right >= 0, "conv1d: padding (", pad_left, ", ", pad_right, ") is negative");
   check(time >= 0, "conv1d: input ", describe(x), " padded by (", pad_left, ", ", pad_right,
         ") is shorter than the kernel of ", kernel, "; pad it more");
   Tensor y = Tensor::empty({x.size(0), time, out}, x.dtype(), x.device());
-  {
-    const Tensor taps = by_tap(weight);
-    Tensor output = with_tap_axis(y);
-    kernels::matmul(windows(padded(x, pad_left, pad_right), kernel),
-                    taps.as_strided({1, kernel, in, out}, {0, out * in, 1, in}, 0), bias, {}, output);
-  }
+  convolve(padded(x, pad_left, pad_right), by_tap(weight), bias, y);
   Tape::record("conv1d", {x, weight, bias}, {y}, [=](const Tensors& output_gradients) -> Tensors {
     const Tensor& dy = output_gradients[0];
     Tensors gradients(3);
     if (x.requires_grad()) {
-      const Tensor taps = by_tap(weight);
       gradients[0] = Tensor::empty(x.shape(), x.dtype(), x.device());
-      Tensor dx = with_tap_axis(gradients[0]);
-      kernels::matmul(windows(padded(dy, kernel - 1 - pad_left, kernel - 1 - pad_right), kernel),
-                      taps.as_strided({1, kernel, out, in}, {0, -out * in, in, 1}, (kernel - 1) * out * in), {}, {},
-                      dx);
+      convolve(padded(dy, kernel - 1 - pad_left, kernel - 1 - pad_right), by_tap_backwards(weight), {}, gradients[0]);
     }
-    if (weight.requires_grad()) {
-      Tensor dtaps = Tensor::empty({1, kernel, out, in}, x.dtype(), x.device());
-      const Tensor columns = dy.as_strided({dy.size(0), 1, out, time},
-                                           {dy.strides()[0], 0, dy.strides()[2], dy.strides()[1]}, dy.offset());
-      kernels::matmul(columns, windows(padded(x, pad_left, pad_right), kernel), {}, {}, dtaps);
-      gradients[1] = dtaps.as_strided({out, in, kernel}, {in, 1, out * in}, 0);
-    }
+    if (weight.requires_grad()) gradients[1] = weight_gradient(padded(x, pad_left, pad_right), dy, kernel);
     if (bias.requires_grad()) {
       // Column sums are the product with a row of ones.
       Tensor total = Tensor::empty({1, 1, out}, x.dtype(), x.device());

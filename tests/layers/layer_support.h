@@ -10,9 +10,10 @@
 
 namespace monoid::test {
 
-/// Checks the gradients of run(inputs) by the inputs and by every parameter of the module, in f64.
+/// Checks the gradients of run(inputs) by the inputs and by every parameter of the module, in f64; `step` is that of
+/// the finite differences.
 inline void check_layer_gradients(const std::string& layer, Module& module, const Tensors& inputs,
-                                  const std::function<Tensors(const Tensors&)>& run) {
+                                  const std::function<Tensors(const Tensors&)>& run, double step = 1e-5) {
   cast_to(module, DType::f64);
   Tensors all = inputs;
   for (const NamedTensor& parameter : parameters(module)) all.push_back(parameter.value);
@@ -23,7 +24,7 @@ inline void check_layer_gradients(const std::string& layer, Module& module, cons
                           });
                           return run(perturbed);
                         }};
-  check_gradients(layer, sample);
+  check_gradients(layer, sample, step);
 }
 
 using RecurrentForward = std::function<OutputAndState(const Tensor& x, const Tensor& state)>;
