@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string_view>
 
 #include "monoid/models/import_tables.h"
@@ -51,6 +52,13 @@ std::pair<std::string, const ImportRule*> rename(const ImportTable& table, const
     if (const auto captured = match(rule.*from, name)) return {fill_in(rule.*to, *captured), &rule};
   }
   return {name, nullptr};
+}
+
+bool is_echo(const ImportEcho& echo, const Tensor& tensor, const Tensor& of) {
+  if (!(tensor.shape() == of.shape())) return false;
+  const std::vector<double> values = tensor.to_vector<double>();
+  if (echo.kind == ImportEcho::Kind::copy) return values == of.to_vector<double>();
+  return std::all_of(values.begin(), values.end(), [](double value) { return value == 0; });
 }
 
 // One packed tensor of ours under the several names of the reference.
@@ -132,6 +140,40 @@ std::map<std::string, Tensor> export_tensors(const ImportTable& table, const std
       reference[renamed] = value;
     } else {
       split_into(table, *rule, name, value, reference);
+    }
+  }
+  return reference;
+}
+
+void load_reference(Module& module, const ImportTable& table, const std::map<std::string, Tensor>& reference) {
+  std::set<std::string> own;
+  for (const NamedTensor& entry : state_dict(module)) own.insert(entry.name);
+  std::map<std::string, Tensor> rest = reference;
+  for (const auto& [name, tensor] : reference) {
+    for (const ImportEcho& echo : table.echoes) {
+      const auto captured = match(echo.reference, name);
+      if (!captured || own.contains(rename(table, name, &ImportRule::reference, &ImportRule::ours).first)) continue;
+      const std::string of = fill_in(echo.of, *captured);
+      const auto original = reference.find(of);
+      check(original != reference.end(), "import: there is '", name, "' but no '", of, "', which it belongs to");
+      check(is_echo(echo, tensor, original->second), "import: '", name, "' is not ",
+            echo.kind == ImportEcho::Kind::copy ? "equal to '" + of + "', to which the model ties it"
+                                                : "all zero, as it is in the reference");
+      rest.erase(name);
+    }
+  }
+  load_state_dict(module, import_tensors(table, rest));
+}
+
+std::map<std::string, Tensor> export_reference(Module& module, const ImportTable& table) {
+  std::map<std::string, Tensor> reference = export_tensors(table, state_dict(module));
+  const std::map<std::string, Tensor> originals = reference;
+  for (const auto& [name, tensor] : originals) {
+    for (const ImportEcho& echo : table.echoes) {
+      const auto captured = match(echo.of, name);
+      if (!captured) continue;
+      reference.emplace(fill_in(echo.reference, *captured),
+                        echo.kind == ImportEcho::Kind::copy ? tensor : Tensor::zeros_like(tensor));
     }
   }
   return reference;

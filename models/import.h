@@ -19,18 +19,36 @@ struct ImportRule {
   int part = 0, parts = 1;
 };
 
+/// A tensor of the reference that only repeats another one: checked on the way in, made again on the way out. The stars
+/// of both names are the same; both are the reference's.
+struct ImportEcho {
+  enum class Kind { copy, zeros };  // a tied weight; a buffer of zeros that has the other's shape
+
+  std::string reference;
+  std::string of;
+  Kind kind = Kind::copy;
+};
+
 /// The names of one reference implementation.
 struct ImportTable {
   std::string source;  // "lucidrains/minGRU-pytorch minLM"
   std::string model;   // our catalog name; empty for a layer
   std::vector<ImportRule> rules;
   std::vector<std::string> ignored;  // patterns of buffers and unused parameters there that have no place here
+  std::vector<ImportEcho> echoes = {};
 };
 
 std::vector<std::string> import_sources();
 /// An unknown source is an Error that lists the known ones.
 const ImportTable& import_table(const std::string& source);
 
+/// Loads a reference's tensors into a module, as strictly as load_state_dict. Echoes that the module itself has no
+/// place for must be what they echo.
+void load_reference(Module& module, const ImportTable& table, const std::map<std::string, Tensor>& reference);
+/// All tensors of a module as the reference has them, its echoes among them.
+std::map<std::string, Tensor> export_reference(Module& module, const ImportTable& table);
+
+// The steps of these.
 /// Renames a reference's tensors to ours, ready for load_state_dict. A name that no rule knows stays as it is, so that
 /// the strict load lists it.
 std::map<std::string, Tensor> import_tensors(const ImportTable& table, const std::map<std::string, Tensor>& reference);

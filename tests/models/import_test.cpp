@@ -1,6 +1,9 @@
 #include "monoid/models/import.h"
 
+#include <filesystem>
+
 #include "monoid/core/random.h"
+#include "monoid/core/safetensors.h"
 #include "monoid/ops/shape_ops.h"
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/compare.h"
@@ -89,6 +92,68 @@ TEST_CASE("tensors listed as ignored are dropped", "[import]") {
   const auto ours = import_tensors(table, tensors({{"a.0.beta", {1}}, {"a.0.gamma", {1}}, {"unused.x.y", {1}}}));
   CHECK(ours.size() == 1);
   CHECK(ours.contains("b.0.gamma"));
+}
+
+TEST_CASE("echoes of other tensors are checked on the way in and made again on the way out", "[import]") {
+  using Kind = ImportEcho::Kind;
+  struct Two : Module {
+    Tensor gamma = Tensor::zeros({2}).set_requires_grad(), embedding = Tensor::zeros({3, 2}).set_requires_grad();
+    void visit(Visitor& visitor) override {
+      visitor.parameter("norm.gamma", gamma);
+      visitor.parameter("embedding", embedding);
+    }
+  };
+  const ImportTable table{.source = "test",
+                          .model = "",
+                          .rules = {{"layers.0.gamma", "norm.gamma"}, {"wte", "embedding"}, {"head", "head"}},
+                          .ignored = {},
+                          .echoes = {{"layers.*.beta", "layers.*.gamma", Kind::zeros}, {"head", "wte"}}};
+  auto reference = tensors({{"layers.0.gamma", {2}}, {"wte", {3, 2}}});
+  Two module;
+  load_reference(module, table, reference);  // a file may leave echoes out
+  reference["layers.0.beta"] = Tensor::zeros({2});
+  reference["head"] = reference["wte"].clone();
+  load_reference(module, table, reference);
+  const auto back = export_reference(module, table);
+  CHECK(back.size() == 4);
+  for (const auto& [name, value] : reference) test::check_identical(back.at(name), value);
+
+  const auto error = [&](const char* name, const Tensor& value) {
+    auto changed = reference;
+    if (value.defined()) changed[name] = value;
+    if (!value.defined()) changed.erase(name);
+    try {
+      load_reference(module, table, changed);
+    } catch (const Error& thrown) {
+      return thrown.message();
+    }
+    return std::string("no error");
+  };
+  CHECK_THAT(error("layers.0.beta", Tensor::ones({2})), ContainsSubstring("'layers.0.beta' is not all zero"));
+  CHECK_THAT(error("head", Tensor::ones({3, 2})), ContainsSubstring("'head' is not equal to 'wte'"));
+  CHECK_THAT(error("head", Tensor::ones({2})), ContainsSubstring("'head' is not equal to 'wte'"));
+  CHECK_THAT(error("wte", Tensor()), ContainsSubstring("there is 'head' but no 'wte'"));
+}
+
+TEST_CASE("the parameters of every golden file go in and come back under the reference's names", "[import]") {
+  for (const auto& file : std::filesystem::directory_iterator(std::string(MONOID_SOURCE_DIR) + "/tests/goldens")) {
+    const SafeTensors golden = read_safetensors(file.path());
+    const ImportTable& table = import_table(golden.metadata.at("source"));
+    std::map<std::string, Tensor> reference;
+    for (const auto& [name, tensor] : golden.tensors) {
+      if (name.starts_with("param/")) reference[name.substr(6)] = tensor;
+    }
+    std::vector<NamedTensor> ours;
+    for (const auto& [name, tensor] : import_tensors(table, reference)) ours.push_back({name, tensor});
+    const auto back = export_tensors(table, ours);
+    CAPTURE(file.path());
+    CHECK(back.size() > 4);
+    for (const auto& [name, tensor] : back) {
+      CAPTURE(name);
+      REQUIRE(reference.contains(name));
+      test::check_identical(tensor, reference.at(name));
+    }
+  }
 }
 
 TEST_CASE("an unknown source lists the known ones; an unknown name cannot be exported", "[import]") {

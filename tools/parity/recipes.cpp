@@ -23,7 +23,7 @@ Recomputed recompute(const Golden& golden, const Target& target) {
 void load_parameters(Module& module, const ImportTable& table, const Golden& golden, const Target& target) {
   cast_to(module, target.dtype);
   move_to(module, target.device);
-  load_state_dict(module, import_tensors(table, golden.group("param/")));
+  load_reference(module, table, golden.group("param/"));
 }
 
 void collect_gradients(Module& module, const ImportTable& table, Recomputed& result) {
