@@ -5,6 +5,7 @@
 #include "monoid/core/random.h"
 #include "monoid/core/tape.h"
 #include "monoid/kernels/attention.h"
+#include "monoid/kernels/rotary.h"
 
 namespace monoid {
 
@@ -34,5 +35,18 @@ AttentionResult attention_with_sums(const Tensor& q, const Tensor& k, const Tens
                                     const AttentionOptions& options = {});
 /// The output alone.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
+
+/// How queries and keys are rotated before they meet: by tables of ops/rotary.h, mostly one and the same.
+struct AttentionRotary {
+  Tensor queries, keys;
+  RotaryPairs pairs = RotaryPairs::interleaved;
+  RotaryPositions at = {};
+};
+
+/// Self-attention from one projection [batch, time, (heads + 2 key_heads) * channel], queries first, then keys, then
+/// values: [batch, time, heads * channel]. Each part of the projection's gradient is written where it belongs, so there
+/// is nothing to join in backward; with `rotary`, queries and keys are rotated on the way.
+Tensor packed_attention(const Tensor& projection, int64_t heads, int64_t key_heads,
+                        const AttentionOptions& options = {}, const AttentionRotary& rotary = {});
 
 }  // namespace monoid

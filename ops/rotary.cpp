@@ -106,7 +106,7 @@ XPos mru_xpos(int64_t rotated, int64_t positions) {
   return {Tensor::from(frequencies, {rotated / 2}), decay, static_cast<double>(positions) / 2, 512, true};
 }
 
-Tensor rotary(const Tensor& x, const Tensor& table, RotaryPairs pairs, const RotaryPositions& at) {
+RotaryPositions check_rotary(const Tensor& x, const Tensor& table, const RotaryPositions& at) {
   check_defined("rotary", "x", x);
   check_defined("rotary", "the table", table);
   check(is_floating(x.dtype()) && x.rank() == 4, "rotary: x is ", describe(x),
@@ -122,8 +122,12 @@ Tensor rotary(const Tensor& x, const Tensor& table, RotaryPairs pairs, const Rot
   check(at.ids.defined() || at.end_key.defined() || (at.offset >= 0 && at.offset + x.size(1) <= table.size(1)),
         "rotary: positions ", at.offset, " to ", at.offset + x.size(1), " of a table of ", table.size(1),
         "; build a longer one");
+  return {at.offset, dense(at.ids), dense(at.first_key), dense(at.end_key)};
+}
+
+Tensor rotary(const Tensor& x, const Tensor& table, RotaryPairs pairs, const RotaryPositions& at) {
+  const RotaryPositions places = check_rotary(x, table, at);
   const Tensor rows = with_contiguous_rows(x), dense_table = contiguous_or_copy(table);
-  const RotaryPositions places{at.offset, dense(at.ids), dense(at.first_key), dense(at.end_key)};
   const auto rotated = [=](const Tensor& from, bool transposed) {
     Tensor to = Tensor::empty_like(from);
     kernels::rotary(with_contiguous_rows(from), dense_table, pairs, places, transposed, to);

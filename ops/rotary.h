@@ -50,4 +50,7 @@ XPos mru_xpos(int64_t rotated, int64_t positions);
 /// the table is an Error.
 Tensor rotary(const Tensor& x, const Tensor& table, RotaryPairs pairs, const RotaryPositions& at = {});
 
+/// What rotary() checks, for ops that rotate inside; returns the positions as the kernel takes them.
+RotaryPositions check_rotary(const Tensor& x, const Tensor& table, const RotaryPositions& at);
+
 }  // namespace monoid

@@ -2,6 +2,7 @@
 
 #include "monoid/ops/attention_cache.h"
 #include "monoid/ops/registry.h"
+#include "monoid/ops/rotary.h"
 #include "monoid/ops/shape_ops.h"
 
 namespace monoid {
@@ -86,6 +87,33 @@ std::vector<OpSample> attention_samples(SampleMaker& make) {
   };
 }
 
+OpSample packed(const std::string& label, SampleMaker& make, const Shape& shape, int64_t heads, int64_t key_heads,
+                const Mask& mask, const AttentionRotary& rotary = {}) {
+  return {label, {make.normal(shape)}, [=](const Tensors& in) -> Tensors {
+            return {packed_attention(in[0], heads, key_heads, {.mask = mask}, rotary)};
+          }};
+}
+
+std::vector<OpSample> packed_samples(SampleMaker& make) {
+  const Tensor like = make.normal({1});
+  const DType dtype = like.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const Tensor table = rotary_table(rotary_frequencies(4), 9, dtype, like.device());
+  const XPosTables scaled = xpos_tables(block_recurrent_xpos(2, 9), 9, dtype, like.device());
+  std::vector<OpSample> samples{
+      packed("causal, 2 heads of 3", make, {2, 5, 18}, 2, 2, Mask::causal()),
+      packed("window 3, 4 heads on 2", make, {1, 9, 16}, 4, 2, Mask::window(3)),
+      packed("one table", make, {2, 7, 24}, 4, 1, Mask::causal(), {table, table, RotaryPairs::halves, {.offset = 2}}),
+      packed("xPos, half of the channels", make, {1, 9, 12}, 1, 1, Mask::blocks(4),
+             {scaled.queries, scaled.keys, RotaryPairs::interleaved}),
+      packed("no time", make, {2, 0, 18}, 2, 2, Mask::causal()),
+  };
+  OpSample sliced =
+      packed("a slice of something wider", make, {2, 4, 20}, 1, 1, Mask::causal(), {table, table, RotaryPairs::halves});
+  sliced.run = [inner = sliced.run](const Tensors& in) { return inner({slice(in[0], 2, 1, 13)}); };
+  samples.push_back(sliced);
+  return samples;
+}
+
 OpSample appended(const std::string& label, SampleMaker& make, const Shape& rows, int64_t capacity) {
   OpSample sample{label, {make.normal(rows), make.normal(rows.with(3, 3))}, [=](const Tensors& in) -> Tensors {
                     const Tensor k = in[0].detach(), v = in[1].detach();
@@ -107,6 +135,10 @@ std::vector<OpSample> cache_samples(SampleMaker& make) {
 
 }  // namespace
 
-OpList attention_ops() { return {{"attention", attention_samples}, {"append_to_cache", cache_samples, false}}; }
+OpList attention_ops() {
+  return {{"attention", attention_samples},
+          {"packed_attention", packed_samples},
+          {"append_to_cache", cache_samples, false}};
+}
 
 }  // namespace monoid

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "monoid/core/memory.h"
+#include "monoid/ops/rotary.h"
 #include "monoid/ops/shape_ops.h"
 #include "monoid/tests/ops/attention_oracle.h"
 #include "monoid/tests/support/catch.h"
@@ -177,6 +178,37 @@ TEST_CASE("strided operands are read in place, and give what contiguous ones giv
   check_identical(attention(by_head(in.q), by_head(in.k), by_head(in.v)), expected.output);
 }
 
+TEST_CASE("attention of a packed projection is that of its rotated parts", "[attention]") {
+  const bool rotates = GENERATE(false, true);
+  const Tensor projection = operands(2, 70, 70, 8, 8, 8, 8).q;
+  const Tensor packed = reshape(projection, {2, 70, 64});
+  const Tensor table = rotary_table(rotary_frequencies(8), 80);
+  const RotaryPositions at{.offset = 5};
+  const Tensor dy = operands(2, 70, 70, 4, 4, 8, 8, DType::f32, 2).q;
+  const auto gradient = [&](auto run) {
+    Tensor leaf = packed.detach().set_requires_grad();
+    Tape tape;
+    const Tensor y = run(leaf);
+    tape.backward(y, reshape(dy, y.shape()));
+    return std::pair(y.detach(), leaf.grad());
+  };
+  const auto [y, dx] = gradient([&](const Tensor& x) {
+    const AttentionRotary rotary{table, table, RotaryPairs::halves, at};
+    return packed_attention(x, 4, 2, {}, rotates ? rotary : AttentionRotary{});
+  });
+  const auto [expected, expected_gradient] = gradient([&](const Tensor& x) {
+    const Tensor heads = reshape(x, {2, 70, 8, 8});
+    Tensor q = slice(heads, 2, 0, 4), k = slice(heads, 2, 4, 6);
+    if (rotates) {
+      q = rotary(q, table, RotaryPairs::halves, at);
+      k = rotary(k, table, RotaryPairs::halves, at);
+    }
+    return reshape(attention(q, k, slice(heads, 2, 6, 8)), {2, 70, 32});
+  });
+  check_identical(y, expected);
+  check_identical(dx, expected_gradient);
+}
+
 TEST_CASE("attention and its gradients have the same bits every time", "[attention]") {
   const Operands in = operands(1, 300, 300, 4, 1, 16, 16);
   const Tensor dy = operands(1, 300, 300, 4, 1, 16, 16, DType::f32, 2).q;
@@ -245,6 +277,7 @@ TEST_CASE("attention says what it cannot take", "[attention]") {
   says([&] { attention(in.q, in.k, in.v, {.first_key = Tensor::zeros({2}, DType::i64)}); }, "wanted i32");
   says([&] { attention(in.q, in.k, in.v, {.end_key = counts({1})}); }, "end_key");
   says([&] { attention(in.q, in.k, in.v, {.dropout = 0.1}); }, "give a generator");
+  says([&] { packed_attention(Tensor::zeros({2, 3, 15}), 2, 1, {}); }, "(2 + 2 * 1) * channel");
 }
 
 }  // namespace monoid

@@ -19,7 +19,7 @@ namespace {
 constexpr double kTolerance32 = 2e-5, kTolerance16 = 5e-2, kSmall = 1e-3;
 
 // Slots, and the ops of the same names, whose CUDA kernels are yet to come.
-const std::set<std::string> kOnlyOnCpu = {"attention", "attention_gradient"};
+const std::set<std::string> kOnlyOnCpu = {"attention", "attention_gradient", "packed_attention"};
 
 // Calls visit(sample on CUDA in `dtype`, the same on the CPU in f64 from the same numbers) for the whole registry.
 template <class Visit>
