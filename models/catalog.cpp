@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_lm.h"
 #include "monoid/models/stacked_min_gru.h"
 
@@ -31,6 +32,7 @@ Entry entry(const char* summary, const char* vocabulary_key, const char* dropout
 const std::vector<Entry>& catalog() {
   static const std::vector<Entry> entries{
       entry<MinLm, MinLmConfig>("minGRU or minLSTM layers (use_lstm), optional convolutions", "num_tokens", "dropout"),
+      entry<HybridLm, HybridLmConfig>("minGRU and attention side by side in each layer", "num_tokens", ""),
       entry<StackedMinGru, StackedMinGruConfig>("two-strand modules of a causal convolution and a minGRU", "num_tokens",
                                                 "dropout"),
   };

@@ -22,6 +22,23 @@ ImportTable min_lm() {
           .ignored = {}};
 }
 
+// A layer there is a ModuleList: 0 norm, 1 mixer, 2 norm, 3 feed-forward.
+ImportTable hybrid_lm() {
+  return {.source = "lucidrains/minGRU-pytorch hybridLM",
+          .model = "hybridlm",
+          .rules = {{"token_emb.", "embedding."},
+                    {"layers.*.0.", "layers.*.mixer_norm."},
+                    {"layers.*.1.to_mix.0.", "layers.*.mixer.mix_norm."},
+                    {"layers.*.1.to_mix.1.", "layers.*.mixer.to_mix."},
+                    {"layers.*.1.", "layers.*.mixer."},
+                    {"layers.*.2.", "layers.*.feed_forward_norm."},
+                    {"layers.*.3.0.", "layers.*.feed_forward.up."},
+                    {"layers.*.3.2.", "layers.*.feed_forward.down."},
+                    {"norm.", "norm."},
+                    {"to_logits.", "to_logits."}},
+          .ignored = {}};
+}
+
 // linear_h and linear_z are one projection here, so that the scan reads it in one piece.
 ImportTable stacked_mamba_min_gru() {
   return {.source = "Fritschek/MinGRU-x-Mamba StackedMambaMinGRU",
@@ -49,7 +66,7 @@ ImportTable wrapped_min_gru() {
 }  // namespace
 
 const std::vector<ImportTable>& import_tables() {
-  static const std::vector<ImportTable> tables{min_lm(), stacked_mamba_min_gru(), wrapped_min_gru()};
+  static const std::vector<ImportTable> tables{min_lm(), hybrid_lm(), stacked_mamba_min_gru(), wrapped_min_gru()};
   return tables;
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "monoid/core/tape.h"
+#include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_lm.h"
 #include "monoid/models/stacked_min_gru.h"
 #include "monoid/ops/optim.h"
@@ -67,6 +68,17 @@ TEST_CASE("minLM learns a 64-character text by heart and recites it token by tok
           init);
       check_learns_by_heart(model);
     }
+  }
+}
+
+TEST_CASE("hybridLM learns a 64-character text by heart and recites it token by token", "[hybrid_lm][learning]") {
+  for (const bool convex_mix : {false, true}) {
+    CAPTURE(convex_mix);
+    Generator init(1);
+    HybridLm model(
+        {.num_tokens = 128, .dim = 32, .depth = 2, .ff_mult = 2, .heads = 2, .dim_head = 16, .convex_mix = convex_mix},
+        init);
+    check_learns_by_heart(model);
   }
 }
 

@@ -19,6 +19,7 @@ const Case kCases[] = {
     {"minlm", R"({"num_tokens": 11, "dim": 6, "depth": 2})"},
     {"minlm", R"({"num_tokens": 11, "dim": 6, "depth": 2, "enable_conv": true, "conv_kernel_size": 4})"},
     {"minlm", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_lstm": true, "enable_conv": true})"},
+    {"hybridlm", R"({"num_tokens": 11, "dim": 6, "depth": 2, "heads": 2, "dim_head": 4})"},
     {"stacked-min-gru", R"({"num_tokens": 11, "num_layers": 2, "input_size": 4, "hidden_size": 6})"},
 };
 

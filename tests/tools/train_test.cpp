@@ -186,6 +186,7 @@ TEST_CASE("every preset is one that train takes", "[tools][train]") {
   // What makes a model small, where it has been said.
   const std::map<std::string, Arguments> small{
       {"minlm", {"--set", "dim=8", "--set", "depth=2"}},
+      {"hybridlm", {"--set", "dim=8", "--set", "depth=1", "--set", "heads=2", "--set", "dim_head=4"}},
       {"stacked-min-gru", {"--set", "input_size=8", "--set", "hidden_size=8", "--set", "num_layers=1"}}};
   int presets = 0;
   for (const auto& file : fs::directory_iterator(fs::path(MONOID_SOURCE_DIR) / "tools/train/presets")) {
