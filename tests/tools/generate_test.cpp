@@ -45,6 +45,26 @@ TEST_CASE("text from the state is the text from scratch", "[tools][generate]") {
   }
 }
 
+TEST_CASE("prompts of different lengths, continued together, give what each gives alone", "[tools][generate]") {
+  const TemporaryFolder folder;
+  run_well("train", tiny_run(folder, "run", {"--steps", "60", "--lr", "2e-2"}));
+  const std::vector<std::string> prompts{"the scan of ", "a", "", "monoid is", "an answer, the answer, of a scan"};
+  std::string file, expected;
+  for (const std::string& prompt : prompts) {
+    file += prompt + "\n";
+    expected += (expected.empty() ? "" : "---\n") + run_well("generate", {"--checkpoint", folder / "run", "--prompt",
+                                                                          prompt, "--length", "50", "--seed", "3"});
+  }
+  write_file(folder / "prompts.txt", file);
+  const Arguments together{"--checkpoint", folder / "run", "--prompts", folder / "prompts.txt",
+                           "--length",     "50",           "--seed",    "3"};
+  CHECK(run_well("generate", together) == expected);
+  Arguments both = together;
+  both.insert(both.end(), {"--prompt", "a"});
+  run_badly("generate", both, {"--prompt and --prompts are both given"});
+  run_badly("generate", {"--checkpoint", folder / "run", "--prompts", folder / "none.txt"}, {"no file", "none.txt"});
+}
+
 TEST_CASE("generate repeats the prompt, writes on from it, and obeys its seed", "[tools][generate]") {
   const TemporaryFolder folder;
   run_well("train", tiny_run(folder, "run", {"--steps", "3"}));

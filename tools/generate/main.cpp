@@ -3,9 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <iterator>
+#include <sstream>
 
 #include "monoid/core/parallel.h"
 #include "monoid/tools/text/command_line.h"
+#include "monoid/tools/text/files.h"
 #include "monoid/tools/text/generation.h"
 #include "monoid/tools/text/trained.h"
 
@@ -18,8 +20,15 @@ std::string piped_prompt() {
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
 
+std::vector<std::string> lines_of(const std::string& file) {
+  std::vector<std::string> lines;
+  std::istringstream text(read_text(file));
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  return lines;
+}
+
 int generate_text(int argc, const char* const* argv) {
-  std::string checkpoint, prompt, device = "cpu";
+  std::string checkpoint, prompt, prompts, device = "cpu";
   int64_t length = 500, seed = 1337, threads = 0;
   SamplingOptions sampling;
 
@@ -27,6 +36,7 @@ int generate_text(int argc, const char* const* argv) {
   app.get_formatter()->column_width(30);
   app.add_option("--checkpoint", checkpoint, "Run folder or checkpoint folder of train")->required();
   const CLI::Option* given = app.add_option("--prompt", prompt, "Text to continue (default: standard input)");
+  app.add_option("--prompts", prompts, "A file with a prompt a line, continued together; --- comes between the texts");
   app.add_option("--length", length, "Tokens to write")->capture_default_str();
   app.add_option("--temperature", sampling.temperature, "0: always the likeliest token")->capture_default_str();
   app.add_option("--top-k", sampling.top_k, "Keep this many of the likeliest tokens (0: all)")->capture_default_str();
@@ -42,6 +52,14 @@ int generate_text(int argc, const char* const* argv) {
   if (threads > 0) set_threads(static_cast<int>(threads));
 
   const Trained trained = load_trained(checkpoint, Device::parse(device));
+  if (!prompts.empty()) {
+    check(given->count() == 0, "--prompt and --prompts are both given; use one");
+    const std::vector<std::string> starts = lines_of(prompts);
+    const std::vector<std::string> texts = generate_all(*trained.model, trained.vocabulary, starts, length, sampling,
+                                                        Generator(static_cast<uint64_t>(seed)));
+    for (size_t i = 0; i < texts.size(); ++i) std::cout << (i ? "---\n" : "") << starts[i] << texts[i] << std::endl;
+    return 0;
+  }
   if (given->count() == 0) prompt = piped_prompt();
   std::cout << prompt << std::flush;
   Generator generator(static_cast<uint64_t>(seed));

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "monoid/models/language_model.h"
 #include "monoid/tools/text/sampling.h"
@@ -15,5 +16,11 @@ namespace monoid {
 void generate(LanguageModel& model, const Vocabulary& vocabulary, const std::string& prompt, int64_t length,
               const SamplingOptions& options, Generator& generator,
               const std::function<bool(const std::string& text)>& emit);
+
+/// Continues several prompts, of any lengths, in one batch: what comes after each. Every text has random numbers of its
+/// own, which begin where the generator stands, so that it is the text that its prompt gives alone.
+std::vector<std::string> generate_all(LanguageModel& model, const Vocabulary& vocabulary,
+                                      const std::vector<std::string>& prompts, int64_t length,
+                                      const SamplingOptions& options, const Generator& generator);
 
 }  // namespace monoid
