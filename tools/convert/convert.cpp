@@ -78,14 +78,15 @@ std::unique_ptr<LanguageModel> build(const ImportTable& table, const std::string
 std::unique_ptr<LanguageModel> build_what_fits(const std::string& config, const Named& tensors, std::string& source) {
   std::unique_ptr<LanguageModel> model;
   for (const std::string& candidate : convertible_sources()) {
+    std::unique_ptr<LanguageModel> built;
     try {
-      auto built = build(import_table(candidate), config, tensors);
-      check(!model, "both ", source, " and ", candidate, " fit; choose one with --source");
-      model = std::move(built);
-      source = candidate;
+      built = build(import_table(candidate), config, tensors);
     } catch (const Error&) {
-      if (model) throw;
+      continue;
     }
+    check(!model, "both ", source, " and ", candidate, " fit; choose one with --source");
+    model = std::move(built);
+    source = candidate;
   }
   check(model, "no reference has these arguments and tensors; --source NAME says what differs from it:",
         list(convertible_sources()));
