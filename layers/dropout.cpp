@@ -1,6 +1,7 @@
 #include "monoid/layers/dropout.h"
 
 #include "monoid/ops/dropout.h"
+#include "monoid/ops/elementwise.h"
 
 namespace monoid {
 
@@ -10,6 +11,12 @@ Dropout::Dropout(double probability) : probability_(probability) {
 
 Tensor Dropout::forward(const Tensor& x, Generator* generator) const {
   return generator && probability_ > 0 ? dropout(x, probability_, *generator) : x;
+}
+
+Tensor coin(double probability, Device device, Generator& generator) {
+  check(probability >= 0 && probability <= 1, "coin: probability is ", probability, ", wanted 0 <= p <= 1");
+  const Tensor one = Tensor::ones({1}, DType::f32, device);
+  return equal(dropout(one, probability, generator), Tensor::zeros_like(one));
 }
 
 }  // namespace monoid

@@ -17,4 +17,8 @@ class Dropout {
   double probability_;
 };
 
+/// One draw for a whole batch: bool [1], true with `probability`. Made on the device from the generator, so that a
+/// captured step draws anew at each replay: where(coin, fresh, carried) forgets a state now and then.
+Tensor coin(double probability, Device device, Generator& generator);
+
 }  // namespace monoid

@@ -1,10 +1,12 @@
 #include <cmath>
 
+#include "monoid/core/stream.h"
 #include "monoid/layers/dropout.h"
 #include "monoid/layers/embedding.h"
 #include "monoid/layers/feed_forward.h"
 #include "monoid/layers/norm.h"
 #include "monoid/tests/layers/layer_support.h"
+#include "monoid/tests/support/cuda.h"
 
 namespace monoid {
 namespace {
@@ -118,6 +120,42 @@ TEST_CASE("Dropout acts only when it is given a generator, and keeps the mean", 
   CHECK(dropped.mean == Approx(1).epsilon(0.03));
   CHECK(generator.offset() > 0);
   CHECK_THROWS_WITH(Dropout(1.0), ContainsSubstring("Dropout: probability is 1, wanted 0 <= p < 1"));
+}
+
+TEST_CASE("a coin falls on one side as often as it should, the same for the same generator", "[layers]") {
+  Generator generator(1), again(1);
+  int heads = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const double value = coin(0.3, kCpu, generator).item();
+    CHECK(coin(0.3, kCpu, again).item() == value);
+    heads += value != 0;
+  }
+  CHECK(heads > 250);
+  CHECK(heads < 350);
+  CHECK(coin(0, kCpu, generator).item() == 0);
+  CHECK(coin(1, kCpu, generator).item() == 1);
+  CHECK_THROWS_WITH(coin(1.5, kCpu, generator), ContainsSubstring("coin: probability is 1.5"));
+}
+
+TEST_CASE("a captured coin falls anew at each replay, as an eager one would", "[cuda][layers][graph]") {
+  if (!test::cuda_or_skip()) return;
+  using test::kCuda;
+  Generator eager(4), captured(4);
+  Tensor base = Tensor::zeros({}, DType::i64, kCuda);
+  captured.set_base(base);
+  Tensor fallen;
+  coin(0.5, kCuda, eager);
+  eager.set_offset(0);
+  const Graph graph(kCuda, [&] { fallen = coin(0.5, kCuda, captured); });
+  int heads = 0;
+  for (int i = 0; i < 64; ++i) {
+    base.fill(4 * i);
+    graph.replay();
+    CHECK(fallen.item() == coin(0.5, kCuda, eager).item());
+    heads += fallen.item() != 0;
+  }
+  CHECK(heads > 10);
+  CHECK(heads < 54);
 }
 
 }  // namespace monoid
