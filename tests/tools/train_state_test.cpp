@@ -67,6 +67,28 @@ TEST_CASE("crops in segments train, and see more than their segments alone", "[t
   run_badly("train", tiny_run(folder, "rate", {"--start-lr", "-2"}), {"--start-lr is -2"});
 }
 
+TEST_CASE("a model that remembers every token cannot carry its state for ever, and says so", "[tools][train]") {
+  const TemporaryFolder folder;
+  write_file(folder / "text.txt", some_text(3000));
+  const Arguments flags{"--model",         "hybridlm",
+                        "--data",          folder / "text.txt",
+                        "--out",           folder / "run",
+                        "--steps",         "2",
+                        "--set",           "dim=8",
+                        "--set",           "depth=1",
+                        "--set",           "heads=2",
+                        "--set",           "dim_head=4",
+                        "--batch-size",    "2",
+                        "--context",       "16",
+                        "--sample-length", "4"};
+  const auto with = [&](Arguments more) {
+    more.insert(more.begin(), flags.begin(), flags.end());
+    return more;
+  };
+  run_badly("train", with({"--carry-state", "true"}), {"--carry-state: hybridlm remembers every token it has read"});
+  run_well("train", with({"--segments", "2"}));  // within a crop it can
+}
+
 TEST_CASE("the learning rate may start above zero", "[tools][train]") {
   const TemporaryFolder folder;
   run_well("train", tiny_run(folder, "run", {"--steps", "3", "--start-lr", "4e-4", "--lr", "8e-4", "--warmup", "2"}));
