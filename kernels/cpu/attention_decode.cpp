@@ -1,5 +1,6 @@
 // Attention of a few rows, as in decoding: memory bound in keys and values, which are read once, straight from the
-// cache, whatever the number of heads that share them. The keys are cut into splits of a fixed size; each yields a
+// cache, whatever the number of heads that share them; rows of one head are far apart there, so the next ones are asked
+// for while some are worked on. The keys are cut into splits of a fixed size; each yields a
 // softmax partial a row, and these are combined in order, so that a row is the same whatever else is in the batch.
 
 #include "monoid/core/parallel.h"
@@ -11,6 +12,27 @@ namespace monoid::cpu {
 namespace {
 
 constexpr int64_t kSplit = 512;
+constexpr int64_t kAhead = 32;  // keys worked on while as many are on their way
+
+// Asks for some rows of a cache.
+template <class T>
+void prefetch(const HeadRows<const T>& cache, const T* rows, int64_t count, int64_t width) {
+  if (cache.time_step < 2 * width) return;  // the processor finds neighbours itself
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t c = 0; c < width; c += kTileColumns<T>) __builtin_prefetch(rows + i * cache.time_step + c, 0, 2);
+  }
+}
+
+// Calls body(n, count, row n) for some of `keys` rows at a time, with the next ones on their way.
+template <class T, class Body>
+void walk(const HeadRows<const T>& cache, const T* rows, int64_t keys, int64_t width, Body body) {
+  for (int64_t n = 0; n < keys; n += kAhead) {
+    const int64_t some = std::min(kAhead, keys - n), next = std::min(kAhead, keys - n - some);
+    const T* some_rows = rows + n * cache.time_step;
+    prefetch(cache, some_rows + some * cache.time_step, next, width);
+    body(n, some, some_rows);
+  }
+}
 
 template <class T>
 class Decode {
@@ -67,9 +89,12 @@ class Decode {
       for (int64_t c = 0; c < plan_.channels; ++c) queries[row * plan_.channels + c] = from[c] * scale_;
     }
     std::fill_n(scores, plan_.rows * kSplit, T(0));
-    thin_gemm<T>(1, {queries, plan_.rows, plan_.channels, plan_.channels, 1},
-                 {k_.at(sequence, keys.first, key_head), plan_.channels, count, 1, k_.time_step},
-                 {scores, plan_.rows, count, kSplit, 1});
+    const T *k_rows = k_.at(sequence, keys.first, key_head), *v_rows = v_.at(sequence, keys.first, key_head);
+    walk(k_, k_rows, count, plan_.channels, [&](int64_t n, int64_t some, const T* rows) {
+      thin_gemm<T>(1, {queries, plan_.rows, plan_.channels, plan_.channels, 1},
+                   {rows, plan_.channels, some, 1, k_.time_step}, {scores + n, plan_.rows, some, kSplit, 1});
+    });
+    prefetch(v_, v_rows, std::min(kAhead, count), plan_.value_channels);
     for (int64_t row = 0; row < plan_.rows; ++row) {
       T* of_row = scores + row * kSplit;
       const KeyRange seen = overlap(plan_.visible(sequence, plan_.query(row)), keys);
@@ -80,9 +105,10 @@ class Decode {
       if (!dropout_) continue;
       for (int64_t n = 0; n < count; ++n) of_row[n] *= dropout_.factor(sequence, key_head, row, keys.first + n);
     }
-    thin_gemm<T>(1, {scores, plan_.rows, count, kSplit, 1},
-                 {v_.at(sequence, keys.first, key_head), count, plan_.value_channels, v_.time_step, 1},
-                 {partial(both, split, 0) + 2, plan_.rows, plan_.value_channels, 2 + plan_.value_channels, 1});
+    walk(v_, v_rows, count, plan_.value_channels, [&](int64_t n, int64_t some, const T* rows) {
+      thin_gemm<T>(1, {scores + n, plan_.rows, some, kSplit, 1}, {rows, some, plan_.value_channels, v_.time_step, 1},
+                   {partial(both, split, 0) + 2, plan_.rows, plan_.value_channels, 2 + plan_.value_channels, 1});
+    });
   }
 
   static void weigh(T* scores, int64_t count, T* max_and_sum) {
