@@ -11,11 +11,13 @@
 #include "monoid/kernels/cuda/launch.h"
 #include "monoid/kernels/cuda/strided.h"
 
-// The elementwise kernel: outputs[..] = function(inputs...), any strides, one instance for each function and dtype. A
-// thread computes two packs of elements. Where the merged inner axis is dense (or repeats one element) in every operand
-// and divides into packs, they move as packs of sixteen bytes, neighbouring threads on neighbouring packs: equal
-// shapes, scalars, rows [channel], columns, slices of packed projections. Everything else goes element by element,
-// neighbouring threads on neighbouring elements. Floor: every input read once, every output written once.
+// The elementwise kernels: outputs[..] = function(inputs...), any strides, two instances for each function and dtype.
+// Operands that are one dense run each have a kernel of their own, which is short: all loads of a thread start before
+// the first is used, and few registers leave room for many threads. For the others a thread computes one or two packs
+// of elements. Where the merged inner axis is dense (or repeats one element) in every operand and divides into packs,
+// they move as packs of sixteen bytes, neighbouring threads on neighbouring packs: scalars, rows [channel], columns,
+// slices of packed projections. Everything else goes element by element, neighbouring threads on neighbouring elements.
+// Floor: every input read once, every output written once.
 
 namespace monoid::cuda {
 
@@ -147,6 +149,72 @@ __global__ void __launch_bounds__(kMapThreads)
   map_elements<kPack>(axes, count, packed, function, out, std::index_sequence_for<In...>(), Operand<In, kPack>{in}...);
 }
 
+/// A dense input and the packs of it that a thread holds, as they lie in memory.
+template <class T, int kPack>
+struct DenseOperand {
+  static constexpr bool kRaw = std::is_same_v<T, bfloat16>;
+  using Held = std::conditional_t<kRaw, Raw<T, kPack>, Pack<T, kPack>>;
+
+  const T* data;
+  Held packs[kMapPacks<kPack>];
+
+  __device__ __forceinline__ void load_pack(int k, uint32_t index) {
+    packs[k] = *reinterpret_cast<const Held*>(data + index);
+  }
+  __device__ __forceinline__ Register<T> lane(int k, int i) const {
+    if constexpr (kRaw) {
+      return packs[k][i];
+    } else {
+      return packs[k].lanes[i];
+    }
+  }
+};
+
+template <int kPack, class Out, int kOutputs, class Function, class... In>
+__device__ __forceinline__ void map_dense(uint32_t count, const Function& function, const Outputs<Out, kOutputs>& out,
+                                          DenseOperand<In, kPack>... in) {
+  using Result = Several<Register<Out>, kOutputs>;
+  const auto index_of = [](int k) { return ((blockIdx.x * kMapPacks<kPack> + k) * kMapThreads + threadIdx.x) * kPack; };
+#pragma unroll
+  for (int k = 0; k < kMapPacks<kPack>; ++k) {
+    if (index_of(k) + kPack <= count) (in.load_pack(k, index_of(k)), ...);
+  }
+#pragma unroll
+  for (int k = 0; k < kMapPacks<kPack>; ++k) {
+    const uint32_t index = index_of(k);
+    if (index + kPack <= count) {
+      Register<Out> results[kOutputs][kPack];
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        const Result result{function(in.lane(k, i)...)};
+#pragma unroll
+        for (int o = 0; o < kOutputs; ++o) results[o][i] = result.values[o];
+      }
+#pragma unroll
+      for (int o = 0; o < kOutputs; ++o) {
+        if (out.data[o]) store_pack<kPack>(out.data[o] + index, results[o], kPack);
+      }
+    } else {
+#pragma unroll 1
+      for (uint32_t i = index; i < count; ++i) {
+        const Result result{function(to_register(in.data[i])...)};
+#pragma unroll
+        for (int o = 0; o < kOutputs; ++o) {
+          if (out.data[o]) out.data[o][i] = from_register<Out>(result.values[o]);
+        }
+      }
+    }
+  }
+}
+
+template <class Out, int kOutputs, class Function, class... In>
+__global__ void __launch_bounds__(kMapThreads)
+    dense_map_kernel(uint32_t count, Function function, Outputs<Out, kOutputs> out, const In*... in) {
+  constexpr int kPack = kMapPack<Out, In...>;
+  wait_for_previous();
+  map_dense<kPack>(count, function, out, DenseOperand<In, kPack>{in}...);
+}
+
 /// Whether packs of kPack elements from an address stay aligned over all axes.
 template <int kPack, int N, class T>
 bool moves_in_packs(const Axes<N>& axes, int operand, const T* address) {
@@ -174,9 +242,15 @@ void launch_map(const Launch& launch, Axes<1 + sizeof...(In)> axes, Function fun
   bool packed = (axes.rank <= 1 || axes.inner_extent() % kPack == 0) && axes.inner_step(0) == 1;
   for (const Out* data : out.data) packed = packed && moves_in_packs<kPack>(axes, 0, data);
   packed = packed && (moves_in_packs<kPack>(axes, 1 + n, in) && ...);
-  launch.overlapped(map_kernel<Out, kOutputs, Function, In...>,
-                    static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks<kPack> * kPack)), kMapThreads, axes,
-                    static_cast<uint32_t>(count), packed, function, out, in...);
+  const auto blocks = static_cast<unsigned>(blocks_for(count, kMapThreads * kMapPacks<kPack> * kPack));
+  const bool dense = packed && axes.rank <= 1 && ((axes.inner_step(1 + n) == 1) && ...);
+  if (dense) {
+    launch.overlapped(dense_map_kernel<Out, kOutputs, Function, In...>, blocks, kMapThreads,
+                      static_cast<uint32_t>(count), function, out, in...);
+  } else {
+    launch.overlapped(map_kernel<Out, kOutputs, Function, In...>, blocks, kMapThreads, axes,
+                      static_cast<uint32_t>(count), packed, function, out, in...);
+  }
 }
 
 /// outputs[..] = function(in[..]...) for every element of `shape`, along which all outputs have the same strides;
