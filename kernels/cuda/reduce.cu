@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "monoid/kernels/cuda/device/log_sum.cuh"
+#include "monoid/kernels/cuda/device/overlap.cuh"
 #include "monoid/kernels/cuda/device/reduce.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 #include "monoid/kernels/cuda/launch.h"
@@ -150,6 +151,7 @@ __global__ void __launch_bounds__(kThreads)
     reduce_rows(const __grid_constant__ Plan plan, Monoid monoid, const T* x, Target<Monoid, Out> target) {
   using State = typename Monoid::State;
   __shared__ __align__(16) unsigned char memory[kThreads / kWarp * sizeof(State)];
+  wait_for_previous();
   const uint32_t group = blockIdx.x * (kThreads / plan.width) + threadIdx.x / plan.width;
   const uint32_t lane = threadIdx.x % plan.width;
   const uint32_t output = group / plan.parts, part = group - output * plan.parts;
@@ -169,9 +171,10 @@ template <class Monoid, class T, class Out>
 __global__ void __launch_bounds__(kThreads)
     reduce_columns(const __grid_constant__ Plan plan, Monoid monoid, const T* x, Target<Monoid, Out> target) {
   using State = typename Monoid::State;
-  constexpr int kPack = kWide<T>, kBatch = 4;
+  constexpr int kPack = kWide<T>, kBatch = 8;
   __shared__ __align__(16) unsigned char memory[kThreads * kPack * sizeof(State)];
   State* const folded = reinterpret_cast<State*>(memory);
+  wait_for_previous();
   const int width = static_cast<int>(plan.width), height = kThreads / width;
   const int across = static_cast<int>(threadIdx.x) % width, down = static_cast<int>(threadIdx.x) / width;
   const uint32_t part = blockIdx.x % plan.parts, rest = blockIdx.x / plan.parts;
@@ -179,41 +182,47 @@ __global__ void __launch_bounds__(kThreads)
   int64_t at[2];
   plan.kept.offsets(rest / plan.tiles, at);
   const auto column = [&](int i) { return left + (plan.packed ? across * kPack + i : i * width + across); };
-  const auto load_row = [&](int64_t index, float(&values)[kPack]) {
-    const T* from = x + at[0] + plan.reduced.offset(index);
-    if (plan.packed) {
-      if (column(0) < plan.columns) load<kPack>(from + column(0), values);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) {
-        if (column(i) < plan.columns) values[i] = widen(from[column(i)]);
-      }
-    }
-  };
 
   State states[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) states[i] = Monoid::identity();
-  const auto absorb = [&](const float(&values)[kPack], int64_t index) {
+  const auto absorb = [&](const auto& row, int64_t index) {
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      const float value[1] = {values[i]};
+      const float value[1] = {row[i]};
       monoid.absorb(states[i], value, index);
     }
   };
   const int64_t begin = part * plan.part_extent, end = min(begin + plan.part_extent, plan.extent);
-  int64_t index = begin + down;
-  for (; index + (kBatch - 1) * height < end; index += kBatch * height) {
-    float values[kBatch][kPack] = {};
+  // Rows stay as they are loaded until all of a batch are on their way.
+  const auto walk = [&](auto load_row) {
+    int64_t index = begin + down;
+    for (; index + (kBatch - 1) * height < end; index += kBatch * height) {
+      decltype(load_row(index)) rows[kBatch];
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) load_row(index + k * height, values[k]);
+      for (int k = 0; k < kBatch; ++k) rows[k] = load_row(index + k * height);
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) absorb(values[k], index + k * height);
-  }
-  for (; index < end; index += height) {
-    float values[kPack] = {};
-    load_row(index, values);
-    absorb(values, index);
+      for (int k = 0; k < kBatch; ++k) absorb(rows[k], index + k * height);
+    }
+    for (; index < end; index += height) absorb(load_row(index), index);
+  };
+  const T* const from = x + at[0];
+  if (!plan.packed) {
+    struct Values {
+      float values[kPack];
+      __device__ float operator[](int i) const { return values[i]; }
+    };
+    walk([&](int64_t index) {
+      const T* const row = from + plan.reduced.offset(index);
+      Values values{};
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        if (column(i) < plan.columns) values.values[i] = widen(row[column(i)]);
+      }
+      return values;
+    });
+  } else if (column(0) < plan.columns) {
+    walk([&](int64_t index) { return load_raw<kPack>(from + column(0) + plan.reduced.offset(index)); });
   }
 
   // The rows of threads, in their order.
@@ -231,6 +240,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Monoid, class Out>
 __global__ void __launch_bounds__(kThreads)
     combine_parts(Monoid monoid, const typename Monoid::State* partial, uint32_t parts, int64_t outputs, Out* result) {
+  wait_for_previous();
   const int64_t output = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (output >= outputs) return;
   auto state = Monoid::identity();
@@ -313,14 +323,14 @@ void reduce(const Launch& launch, const Monoid& monoid, const Tensor& x, const s
     target.partial = static_cast<typename Monoid::State*>(partial.raw());
   }
   if (by_columns) {
-    launch(reduce_columns<Monoid, T, Out>, static_cast<unsigned>(blocks * plan.parts), kThreads, plan, monoid, from,
-           target);
+    launch.overlapped(reduce_columns<Monoid, T, Out>, static_cast<unsigned>(blocks * plan.parts), kThreads, plan,
+                      monoid, from, target);
   } else {
-    launch(reduce_rows<Monoid, T, Out>, static_cast<unsigned>(blocks), kThreads, plan, monoid, from, target);
+    launch.overlapped(reduce_rows<Monoid, T, Out>, static_cast<unsigned>(blocks), kThreads, plan, monoid, from, target);
   }
   if (plan.parts > 1) {
-    launch(combine_parts<Monoid, Out>, static_cast<unsigned>(blocks_for(outputs, kThreads / kWarp)), kThreads, monoid,
-           target.partial, plan.parts, outputs, result);
+    launch.overlapped(combine_parts<Monoid, Out>, static_cast<unsigned>(blocks_for(outputs, kThreads / kWarp)),
+                      kThreads, monoid, target.partial, plan.parts, outputs, result);
   }
 }
 
