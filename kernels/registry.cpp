@@ -4,6 +4,7 @@
 
 #include "monoid/core/copy.h"
 #include "monoid/kernels/attention.h"
+#include "monoid/kernels/bias_gelu.h"
 #include "monoid/kernels/cache.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
@@ -37,6 +38,8 @@ void bind_cpu_kernels() {
   kernels::binary_gradient.bind(on_cpu, cpu::binary_gradient);
   kernels::compare.bind(on_cpu, cpu::compare);
   kernels::where.bind(on_cpu, cpu::where);
+  kernels::bias_gelu.bind(on_cpu, cpu::bias_gelu);
+  kernels::bias_gelu_gradient.bind(on_cpu, cpu::bias_gelu_gradient);
 
   // reduce
   kernels::sum.bind(on_cpu, cpu::sum);
@@ -45,6 +48,7 @@ void bind_cpu_kernels() {
 
   // matmul
   kernels::matmul.bind(on_cpu, cpu::matmul);
+
 
   // indexing (gather, embedding)
   kernels::gather.bind(on_cpu, cpu::gather);

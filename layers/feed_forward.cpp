@@ -1,14 +1,12 @@
 #include "monoid/layers/feed_forward.h"
 
-#include "monoid/ops/elementwise.h"
-
 namespace monoid {
 
 FeedForward::FeedForward(int64_t channels, int64_t inner, Bias bias, Generator& init)
     : up_(channels, inner, bias, init), down_(inner, channels, bias, init) {}
 
 Tensor FeedForward::forward(const Tensor& x, const Tensor& residual) const {
-  return down_.forward(gelu(up_.forward(x)), residual);
+  return down_.forward(up_.gelu(x), residual);
 }
 
 void FeedForward::visit(Visitor& visitor) {

@@ -10,6 +10,8 @@ Linear::Linear(int64_t in, int64_t out, Bias bias, Generator& init) : weight_(fa
 
 Tensor Linear::forward(const Tensor& x, const Tensor& residual) const { return linear(x, weight_, bias_, residual); }
 
+Tensor Linear::gelu(const Tensor& x) const { return linear_gelu(x, weight_, bias_); }
+
 void Linear::visit(Visitor& visitor) {
   visitor.parameter("weight", weight_);
   if (bias_.defined()) visitor.parameter("bias", bias_);

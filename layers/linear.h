@@ -14,6 +14,8 @@ class Linear : public Module {
 
   /// [..., in] -> [..., out], plus a residual of that shape if given.
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
+  /// gelu(forward(x)), in which the bias costs nothing.
+  Tensor gelu(const Tensor& x) const;
   void visit(Visitor& visitor) override;
 
  private:

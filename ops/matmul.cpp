@@ -1,9 +1,11 @@
 #include "monoid/ops/matmul.h"
 
 #include "monoid/core/tape.h"
+#include "monoid/kernels/bias_gelu.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/product.h"
 #include "monoid/kernels/reduce.h"
+#include "monoid/ops/rows.h"
 #include "monoid/ops/shape_ops.h"
 
 namespace monoid {
@@ -44,6 +46,27 @@ Tensor column_sums(const Tensor& x) {
   return sums.view({x.size(-1)});
 }
 
+// Checks the operands of a linear and returns the shape of its result.
+Shape linear_shape(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_defined(op, "the input", x);
+  check_defined(op, "the weight", weight);
+  check_same_device_and_dtype(op, x, weight);
+  check(weight.rank() == 2, op, ": weight is ", describe(weight), ", wanted [out, in]");
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), op, ": input is ", describe(x), ", wanted [..., ",
+        weight.size(1), "] for weight ", describe(weight));
+  if (bias.defined()) {
+    check_same_device_and_dtype(op, x, bias);
+    check_shape(op, "bias", bias, {weight.size(0)});
+  }
+  return x.shape().with(-1, weight.size(0));
+}
+
+// Gradients of x and weight, where wanted, from that of the product of rows and weight.
+Tensors product_gradients(const Tensor& x, const Tensor& rows, const Tensor& weight, const Tensor& dy_rows) {
+  return {x.requires_grad() ? product(dy_rows, weight, rows.shape()).view(x.shape()) : Tensor(),
+          weight.requires_grad() ? product(transposed(dy_rows), rows, weight.shape()) : Tensor()};
+}
+
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
@@ -67,17 +90,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
-  check_defined("linear", "the input", x);
-  check_defined("linear", "the weight", weight);
-  check_same_device_and_dtype("linear", x, weight);
-  check(weight.rank() == 2, "linear: weight is ", describe(weight), ", wanted [out, in]");
-  check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear: input is ", describe(x), ", wanted [..., ",
-        weight.size(1), "] for weight ", describe(weight));
-  if (bias.defined()) {
-    check_same_device_and_dtype("linear", x, bias);
-    check_shape("linear", "bias", bias, {weight.size(0)});
-  }
-  const Shape shape = x.shape().with(-1, weight.size(0));
+  const Shape shape = linear_shape("linear", x, weight, bias);
   Tensor addend;
   if (residual.defined()) {
     check_same_device_and_dtype("linear", x, residual);
@@ -88,11 +101,25 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   const Tensor y = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)), bias, addend).view(shape);
   Tape::record("linear", {x, weight, bias, residual}, {y}, [x, rows, weight, bias, residual](const Tensors& dy) {
     const Tensor dy_rows = with_rank(dy[0], 2);
-    Tensors gradients(4);
-    if (x.requires_grad()) gradients[0] = product(dy_rows, weight, rows.shape()).view(x.shape());
-    if (weight.requires_grad()) gradients[1] = product(transposed(dy_rows), rows, weight.shape());
-    if (bias.requires_grad()) gradients[2] = column_sums(dy_rows);
-    if (residual.requires_grad()) gradients[3] = dy[0];
+    Tensors gradients = product_gradients(x, rows, weight, dy_rows);
+    gradients.push_back(bias.requires_grad() ? column_sums(dy_rows) : Tensor());
+    gradients.push_back(residual.requires_grad() ? dy[0] : Tensor());
+    return gradients;
+  });
+  return y;
+}
+
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const Shape shape = linear_shape("linear_gelu", x, weight, bias);
+  const Tensor rows = with_rank(x, 2), offset = bias.defined() ? contiguous_or_copy(bias) : bias;
+  const Tensor hidden = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)));
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  kernels::bias_gelu(hidden.view(shape), offset, y);
+  Tape::record("linear_gelu", {x, weight, bias}, {y}, [x, rows, weight, bias, offset, hidden](const Tensors& dy) {
+    Tensor dhidden = Tensor::empty_like(hidden), dbias = bias.requires_grad() ? Tensor::empty_like(offset) : Tensor();
+    kernels::bias_gelu_gradient(hidden, offset, contiguous_or_copy(dy[0]).view(hidden.shape()), dhidden, dbias);
+    Tensors gradients = product_gradients(x, rows, weight, dhidden);
+    gradients.push_back(dbias);
     return gradients;
   });
   return y;

@@ -14,4 +14,8 @@ Tensor matmul(const Tensor& a, const Tensor& b);
 /// The sums cost no pass of their own.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Tensor& residual = {});
 
+/// gelu(linear(x, weight, bias)) with the exact (erf) GELU: one pass over the result adds the bias, one more makes the
+/// gradients of both.
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+
 }  // namespace monoid

@@ -8,29 +8,6 @@
 namespace monoid::cpu {
 namespace {
 
-struct VectorMath {
-  static auto exp(auto x) { return cpu::exp(x); }
-  static auto log(auto x) { return cpu::log(x); }
-  static auto log1p(auto x) { return cpu::log1p(x); }
-  static auto sigmoid(auto x) { return cpu::sigmoid(x); }
-  static auto softplus(auto x) { return cpu::softplus(x); }
-  static auto tanh(auto x) { return cpu::tanh(x); }
-  static auto erf(auto x) { return cpu::erf(x); }
-  static auto gaussian(auto x) { return cpu::gaussian(x); }
-  static auto normal_cdf(auto x, auto bell) { return cpu::normal_cdf(x, bell); }
-  static auto at_least(auto x, auto low) { return x < low ? low : x; }
-  static auto within(auto x, auto limit) {
-    const auto above = at_least(x, -limit);
-    return above > limit ? limit : above;
-  }
-  static auto sqrt(auto x) { return std::sqrt(x); }
-  static auto abs(auto x) { return std::abs(x); }
-  // Rare enough to stay library calls, which reduce any argument exactly.
-  static auto sin(auto x) { return std::sin(x); }
-  static auto cos(auto x) { return std::cos(x); }
-  static auto pow(auto x, auto exponent) { return std::pow(x, exponent); }
-};
-
 template <class T>
 struct Parameters {
   explicit Parameters(Scalars scalars) : first(static_cast<T>(scalars.first)), second(static_cast<T>(scalars.second)) {}

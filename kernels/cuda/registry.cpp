@@ -1,6 +1,7 @@
 #include "monoid/kernels/registry.h"
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/bias_gelu.h"
 #include "monoid/kernels/cache.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
@@ -35,6 +36,8 @@ void bind_cuda_kernels() {
   kernels::binary_gradient.bind(on_cuda, cuda::binary_gradient);
   kernels::compare.bind(on_cuda, cuda::compare);
   kernels::where.bind(on_cuda, cuda::where);
+  kernels::bias_gelu.bind(on_cuda, cuda::bias_gelu);
+  kernels::bias_gelu_gradient.bind(on_cuda, cuda::bias_gelu_gradient);
 
   // reduce
   kernels::sum.bind(on_cuda, cuda::sum);
@@ -43,6 +46,7 @@ void bind_cuda_kernels() {
 
   // matmul
   kernels::matmul.bind(on_cuda, cuda::matmul);
+
 
   // indexing (gather, embedding)
   kernels::gather.bind(on_cuda, cuda::gather);

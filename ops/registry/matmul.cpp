@@ -52,8 +52,23 @@ std::vector<OpSample> linear_samples(SampleMaker& make) {
   };
 }
 
+std::vector<OpSample> linear_gelu_samples(SampleMaker& make) {
+  const auto run = [](const Tensors& in) { return Tensors{linear_gelu(in[0], in[1], in[2])}; };
+  const auto last_step = [](const Tensors& in) { return Tensors{linear_gelu(select(in[0], 1, -1), in[1], in[2])}; };
+  return {
+      {"[2, 3, 4] to 5, bias", {make.normal({2, 3, 4}), make.normal({5, 4}), make.normal({5})}, run},
+      {"[3, 4] to 8, no bias", {make.normal({3, 4}), make.normal({8, 4}), Tensor()}, run},
+      {"[70, 3] to 16, bias", {make.normal({70, 3}), make.normal({16, 3}), make.normal({16})}, run},
+      {"the last step of each sequence", {make.normal({3, 2, 4}), make.normal({2, 4}), make.normal({2})}, last_step},
+      {"one vector", {make.normal({4}), make.normal({3, 4}), make.normal({3})}, run},
+      {"batch 0", {make.normal({0, 2, 4}), make.normal({3, 4}), make.normal({3})}, run},
+  };
+}
+
 }  // namespace
 
-OpList matmul_ops() { return {{"matmul", matmul_samples}, {"linear", linear_samples}}; }
+OpList matmul_ops() {
+  return {{"matmul", matmul_samples}, {"linear", linear_samples}, {"linear_gelu", linear_gelu_samples}};
+}
 
 }  // namespace monoid

@@ -120,6 +120,16 @@ TEST_CASE("linear is x times the transpose of the weight plus bias, for any lead
   }
 }
 
+TEST_CASE("linear_gelu is gelu of linear, with and without a bias, thin or strided", "[matmul]") {
+  for (const auto& [rows, in, out] : {std::array<int64_t, 3>{1, 20, 33}, {5, 7, 3}, {70, 40, 600}, {300, 24, 129}}) {
+    CAPTURE(rows, in, out);
+    const Tensor x = transposed(normal({in, rows}, 1)), weight = normal({out, in}, 2), bias = normal({out}, 3);
+    check_close_in_norm(linear_gelu(x, weight, bias), gelu(linear(x, weight, bias)), 1e-6);
+    check_close_in_norm(linear_gelu(x, weight), gelu(linear(x, weight)), 1e-6);
+  }
+  CHECK_THROWS_WITH(linear_gelu(normal({2, 3}, 1), normal({4, 5}, 1)), ContainsSubstring("linear_gelu: "));
+}
+
 TEST_CASE("a residual is added to linear: the same as a sum afterwards, thin, sliced or strided", "[matmul]") {
   for (const auto& [rows, in, out] :
        {std::array<int64_t, 3>{1, 20, 33}, {5, 7, 3}, {70, 40, 90}, {33, 5000, 20}, {600, 24, 530}, {40, 9, 1}}) {
