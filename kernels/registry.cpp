@@ -8,6 +8,7 @@
 #include "monoid/kernels/cache.h"
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
+#include "monoid/kernels/decoding.h"
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/gate_loop.h"
@@ -49,6 +50,8 @@ void bind_cpu_kernels() {
   // matmul
   kernels::matmul.bind(on_cpu, cpu::matmul);
 
+  // decoding
+  kernels::copy_each.bind(on_cpu, cpu::copy_each);
 
   // indexing (gather, embedding)
   kernels::gather.bind(on_cpu, cpu::gather);

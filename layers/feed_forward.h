@@ -11,6 +11,8 @@ class FeedForward : public Module {
 
   /// [..., channels] -> [..., channels], plus a residual of that shape if given.
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
+  /// x + forward(norm(x)).
+  Tensor on_stream(const RmsNorm& norm, const Tensor& x) const;
   void visit(Visitor& visitor) override;
 
  private:

@@ -12,6 +12,10 @@ Tensor Linear::forward(const Tensor& x, const Tensor& residual) const { return l
 
 Tensor Linear::gelu(const Tensor& x) const { return linear_gelu(x, weight_, bias_); }
 
+LinearAndSum Linear::after(const RmsNorm& norm, const Tensor& x, Activation activation) const {
+  return rms_norm_linear(x, norm.weight(), norm.eps(), weight_, bias_, activation);
+}
+
 void Linear::visit(Visitor& visitor) {
   visitor.parameter("weight", weight_);
   if (bias_.defined()) visitor.parameter("bias", bias_);

@@ -2,6 +2,8 @@
 
 #include "monoid/layers/init.h"
 #include "monoid/layers/module.h"
+#include "monoid/layers/norm.h"
+#include "monoid/ops/norm_linear.h"
 
 namespace monoid {
 
@@ -16,6 +18,8 @@ class Linear : public Module {
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
   /// gelu(forward(x)), in which the bias costs nothing.
   Tensor gelu(const Tensor& x) const;
+  /// activation(forward(norm(x))) on a residual stream x, and the stream beside it: ops/norm_linear.h.
+  LinearAndSum after(const RmsNorm& norm, const Tensor& x, Activation activation = Activation::none) const;
   void visit(Visitor& visitor) override;
 
  private:

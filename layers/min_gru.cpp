@@ -18,7 +18,17 @@ Tensor project_out(const std::optional<Linear>& to_out, const Tensor& states, co
 
 OutputAndState MinGru::forward(const Tensor& x, const Tensor& initial, const Tensor& residual,
                                const Padding& padding) const {
-  const Tensor packed = to_hidden_and_gate_.forward(x);
+  return mixed(to_hidden_and_gate_.forward(x), initial, residual, padding);
+}
+
+OutputAndState MinGru::on_stream(const RmsNorm& norm, const Tensor& x, const Tensor& initial,
+                                 const Padding& padding) const {
+  const auto [packed, sum] = to_hidden_and_gate_.after(norm, x);
+  return mixed(packed, initial, sum, padding);
+}
+
+OutputAndState MinGru::mixed(const Tensor& packed, const Tensor& initial, const Tensor& residual,
+                             const Padding& padding) const {
   const ScanResult scan = min_gru_scan(padding.close_gates(packed, packed.size(-1) / 2), initial);
   return {project_out(to_out_, scan.states, residual), scan.final};
 }

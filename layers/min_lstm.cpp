@@ -12,7 +12,17 @@ MinLstm::MinLstm(const MinRnnOptions& options, Generator& init)
 
 OutputAndState MinLstm::forward(const Tensor& x, const Tensor& initial, const Tensor& residual,
                                 const Padding& padding) const {
-  const Tensor packed = to_hidden_and_f_i_gate_.forward(x);
+  return mixed(to_hidden_and_f_i_gate_.forward(x), initial, residual, padding);
+}
+
+OutputAndState MinLstm::on_stream(const RmsNorm& norm, const Tensor& x, const Tensor& initial,
+                                  const Padding& padding) const {
+  const auto [packed, sum] = to_hidden_and_f_i_gate_.after(norm, x);
+  return mixed(packed, initial, sum, padding);
+}
+
+OutputAndState MinLstm::mixed(const Tensor& packed, const Tensor& initial, const Tensor& residual,
+                              const Padding& padding) const {
   const ScanResult scan = min_lstm_scan(padding.close_gates(packed, packed.size(-1) / 3 * 2), initial);
   return {project_out(to_out_, scan.states, residual), scan.final};
 }

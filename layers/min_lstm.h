@@ -13,9 +13,15 @@ class MinLstm : public Module {
   /// Shapes as in MinGru.
   OutputAndState forward(const Tensor& x, const Tensor& initial = {}, const Tensor& residual = {},
                          const Padding& padding = {}) const;
+  /// x + forward(norm(x), initial).
+  OutputAndState on_stream(const RmsNorm& norm, const Tensor& x, const Tensor& initial = {},
+                           const Padding& padding = {}) const;
   void visit(Visitor& visitor) override;
 
  private:
+  OutputAndState mixed(const Tensor& packed, const Tensor& initial, const Tensor& residual,
+                       const Padding& padding) const;
+
   Linear to_hidden_and_f_i_gate_;
   std::optional<Linear> to_out_;
 };

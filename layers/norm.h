@@ -16,6 +16,9 @@ class RmsNorm : public Module {
   NormAndSum add(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& visitor) override;
 
+  const Tensor& weight() const { return weight_; }
+  double eps() const { return eps_; }
+
  private:
   Tensor weight_;
   double eps_;

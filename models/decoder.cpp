@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "monoid/kernels/decoding.h"
 #include "monoid/layers/module.h"
 
 namespace monoid {
@@ -15,6 +16,11 @@ Tensor last_of(const Tensor& logits) {
   const int64_t time = logits.size(1);
   return logits.as_strided({logits.size(0), logits.size(2)}, {logits.strides()[0], logits.strides()[2]},
                            logits.offset() + (time - 1) * logits.strides()[1]);
+}
+
+// Pinned memory as a GPU addresses it: a kernel that reads or writes a few bytes there needs no copy before or after.
+Tensor mapped(const Tensor& pinned, Device device) {
+  return Tensor::wrap(pinned.raw(), pinned.shape(), pinned.dtype(), device, [pinned] {});
 }
 
 }  // namespace
@@ -99,19 +105,25 @@ void Decoder::record() {
   graph_ = Graph();
   host_tokens_ = pinned({batch_, 1}, DType::i64);
   host_logits_ = pinned({batch_, model_.vocabulary()}, parameters(model_).front().value.dtype());
-  tokens_ = Tensor::zeros({batch_, 1}, DType::i64, device_);
   buffers_.clear();
   for (const NamedTensor& entry : state_.tensors())
     buffers_.push_back({entry.name, state_.is_cache(entry.name) ? entry.value : entry.value.clone()});
   graph_ = Graph(device_, [&] {
-    copy_async(host_tokens_, tokens_);
+    const Tensor tokens = mapped(host_tokens_, device_);
     State state = state_;
     for (const NamedTensor& buffer : buffers_) state.set(buffer.name, buffer.value);
-    const Tensor logits = last_of(model_.forward(tokens_, &state));
-    copy_async(logits.is_contiguous() ? logits : logits.clone(), host_logits_);
-    for (NamedTensor& buffer : buffers_) {
-      if (!state.is_cache(buffer.name)) buffer.value.copy_from(state.find(buffer.name));
+    const Tensor logits = last_of(model_.forward(tokens, &state));
+    std::vector<CopyItem> copies;
+    const auto copy = [&](const std::string& name, const Tensor& from, const Tensor& to) {
+      check(from.defined() && from.shape() == to.shape() && from.dtype() == to.dtype(), "decoder: ", name, " is ",
+            describe(from), " after a token, wanted ", describe(to), " as before it");
+      copies.push_back({from.is_contiguous() ? from : from.clone(), to});
+    };
+    copy("logits", logits, mapped(host_logits_, device_));
+    for (const NamedTensor& buffer : buffers_) {
+      if (!state_.is_cache(buffer.name)) copy(buffer.name, state.find(buffer.name), buffer.value);
     }
+    kernels::copy_each(logits, copies);
   });
 }
 

@@ -44,7 +44,7 @@ class Decoder {
   bool use_graph_;
   State state_;
   // Of the captured token.
-  Tensor host_tokens_, tokens_, host_logits_;
+  Tensor host_tokens_, host_logits_;
   std::vector<NamedTensor> buffers_;
   Graph graph_;
   bool tried_ = false;

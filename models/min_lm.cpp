@@ -72,12 +72,10 @@ Tensor MinLm::Layer::forward(Tensor x, StateUpdate& state, Generator* dropout) c
     x = conv.output;
   }
   const Tensor hidden = state.before(hidden_name_, {batch, inner_});
-  NormAndSum stream = mixer_norm_.add(x);
-  const OutputAndState mixed = std::visit(
-      [&](const auto& mixer) { return mixer.forward(stream.normed, hidden, stream.sum, state.padding()); }, mixer_);
+  const OutputAndState mixed =
+      std::visit([&](const auto& mixer) { return mixer.on_stream(mixer_norm_, x, hidden, state.padding()); }, mixer_);
   state.after(hidden_name_, mixed.state);
-  stream = feed_forward_norm_.add(mixed.output);
-  return dropout_.forward(feed_forward_.forward(stream.normed, stream.sum), dropout);
+  return dropout_.forward(feed_forward_.on_stream(feed_forward_norm_, mixed.output), dropout);
 }
 
 void MinLm::Layer::visit(Visitor& visitor) {
@@ -103,7 +101,7 @@ Tensor MinLm::forward(const Tensor& tokens, State* state, Generator* dropout, co
   StateUpdate update(MinLmConfig::kType, state, tokens, padding);
   Tensor x = embedding_.forward(tokens);
   for (const Layer& layer : layers_) x = layer.forward(x, update, dropout);
-  const Tensor logits = to_logits_.forward(norm_.forward(x));
+  const Tensor logits = to_logits_.after(norm_, x).output;
   update.commit();
   return logits;
 }

@@ -96,18 +96,18 @@ NormAndSum layer_norm_of(const char* op, const Tensor& x, const Tensor& residual
   return result;
 }
 
-double rms_eps(double eps, const Tensor& x) { return eps < 0 ? machine_epsilon(x.dtype()) : eps; }
-
 }  // namespace
+
+double rms_norm_eps(double eps, DType dtype) { return eps < 0 ? machine_epsilon(dtype) : eps; }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   check_defined("rms_norm", "x", x);
-  return rms_norm_of("rms_norm", x, {}, weight, rms_eps(eps, x), 0, false).normed;
+  return rms_norm_of("rms_norm", x, {}, weight, rms_norm_eps(eps, x.dtype()), 0, false).normed;
 }
 
 NormAndSum add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps) {
   check_defined("add_rms_norm", "x", x);
-  return rms_norm_of("add_rms_norm", x, residual, weight, rms_eps(eps, x), 0, true);
+  return rms_norm_of("add_rms_norm", x, residual, weight, rms_norm_eps(eps, x.dtype()), 0, true);
 }
 
 // |x| = rms(x) * sqrt(channel), so this is an RMS norm without eps whose divisor is at least 1e-12 / sqrt(channel).

@@ -13,6 +13,9 @@ namespace monoid {
 /// eps stands for the machine epsilon, of f32 for bf16 too. With eps = 0 a zero row is 0 / 0 = NaN.
 Tensor rms_norm(const Tensor& x, const Tensor& weight = {}, double eps = -1);
 
+/// What an RMS norm of x in `dtype` adds to the mean square for this eps, which may be negative.
+double rms_norm_eps(double eps, DType dtype);
+
 /// x / max(|x|, 1e-12) * sqrt(channel) * gamma, with |x| the Euclidean length of a row: the RMSNorm of the minGRU
 /// reference models. A zero row gives zeros, and its gradient is that of the constant divisor 1e-12.
 Tensor l2_rms_norm(const Tensor& x, const Tensor& gamma);

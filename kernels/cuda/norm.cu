@@ -22,8 +22,6 @@ struct Forward {
   int group = 0;  // log2 of its threads
 };
 
-constexpr float kLeastSquares = 1e-25f, kMostSquares = 1e38f;
-
 // The sum over a row of term(element), computed in `Sum`; all threads of the block call it.
 template <class Sum, class T, int V, int kPacks, class Term>
 __device__ __forceinline__ Sum row_sum(const RowGroup& group, const RowPart<T, V, kPacks>& x, int64_t length,
@@ -66,7 +64,7 @@ __global__ void __launch_bounds__(kMostGroupThreads, sizeof(T) == 2 ? 3 : 2)
       return difference * difference;
     });
     double scale = 1 / sqrtf(squares / count + static_cast<float>(in.eps));
-    if (group.any(length > 0 && !(squares > kLeastSquares && squares < kMostSquares))) {
+    if (group.any(length > 0 && !squares_fit(squares))) {
       const double exact_count = static_cast<double>(in.length);
       if constexpr (kCentred)
         mean = row_sum<double>(group, x, length, [](float value) { return static_cast<double>(value); }) / exact_count;

@@ -6,6 +6,7 @@
 #include "monoid/kernels/conv.h"
 #include "monoid/kernels/cross_entropy.h"
 #include "monoid/kernels/cuda/runtime.h"
+#include "monoid/kernels/decoding.h"
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/indexing.h"
@@ -47,6 +48,9 @@ void bind_cuda_kernels() {
   // matmul
   kernels::matmul.bind(on_cuda, cuda::matmul);
 
+  // decoding
+  kernels::copy_each.bind(on_cuda, cuda::copy_each);
+  kernels::few_rows_linear.bind(on_cuda, cuda::few_rows_linear);
 
   // indexing (gather, embedding)
   kernels::gather.bind(on_cuda, cuda::gather);

@@ -18,6 +18,8 @@ namespace {
 // Slots that no entry of the registry reaches, each with the reason.
 const std::map<std::string, std::string> kOutsideTheRegistry = {
     {"adamw", "updates parameters in place; it has no outputs to differentiate"},
+    {"copy_each", "moves the state of a decoder; no op"},
+    {"few_rows_linear", "stands in for recorded ops where nothing records, on CUDA"},
     {"take_matrix_overflow", "asks what scans before it have met"},
     {"gradient_norms", "measures gradients; nothing is differentiated through it"},
 };

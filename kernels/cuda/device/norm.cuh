@@ -25,6 +25,9 @@ struct Normalise {
   float high, low, scale;
 };
 
+/// Whether a sum of squares in floats is one to go by; else it is summed again in double.
+__device__ __forceinline__ bool squares_fit(float squares) { return squares > 1e-25f && squares < 1e38f; }
+
 /// Calls body.operator()<V, kPacks>(groups): rows held in registers, in packs of sixteen bytes or element by element,
 /// or rows of any length read again for each pass.
 template <class T, class Body>
