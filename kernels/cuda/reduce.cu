@@ -255,9 +255,10 @@ uint32_t power_of_two(int64_t count, int64_t most) {
   return static_cast<uint32_t>(std::bit_ceil(static_cast<uint64_t>(std::clamp<int64_t>(count, 1, most))));
 }
 
-// Cuts the reduced axis where `blocks` of them alone would leave the GPU empty; a part is a multiple of `grain`.
-void cut(Plan& plan, const Launch& launch, int64_t blocks, int64_t grain) {
-  const int64_t room = launch.device().multiprocessors * int64_t{8};
+// Cuts the reduced axis where `blocks` of them alone would leave the GPU empty, which holds `resident` of them a
+// multiprocessor; a part is a multiple of `grain`.
+void cut(Plan& plan, const Launch& launch, int64_t blocks, int64_t grain, int64_t resident) {
+  const int64_t room = launch.device().multiprocessors * resident;
   const int64_t parts = blocks < room / 2 ? std::min(blocks_for(room, blocks), blocks_for(plan.extent, grain * 4)) : 1;
   plan.part_extent = blocks_for(std::max<int64_t>(1, plan.extent), std::max<int64_t>(1, parts) * grain) * grain;
   plan.parts = static_cast<uint32_t>(std::max<int64_t>(1, blocks_for(plan.extent, plan.part_extent)));
@@ -300,7 +301,7 @@ void reduce(const Launch& launch, const Monoid& monoid, const Tensor& x, const s
     plan.width = power_of_two(blocks_for(plan.columns, kPack), kWarp);
     plan.tiles = static_cast<uint32_t>(blocks_for(plan.columns, plan.width * kPack));
     blocks = plan.kept.count() * plan.tiles;
-    cut(plan, launch, blocks, kThreads / plan.width);
+    cut(plan, launch, blocks, kThreads / plan.width, 4);  // states of columns are many
   } else {
     const bool whole = plan.reduced.rank <= 1 || plan.reduced.inner_extent() % kPack == 0;
     plan.packed = whole && plan.reduced.inner_step(0) == 1 && aligned_for<kPack>(from) &&
@@ -311,7 +312,7 @@ void reduce(const Launch& launch, const Monoid& monoid, const Tensor& x, const s
     if (outputs * plan.width < launch.device().multiprocessors * int64_t{2048})
       plan.width = power_of_two(packs, kThreads);
     blocks = blocks_for(outputs, kThreads / plan.width);
-    cut(plan, launch, blocks, plan.width * (plan.packed ? kPack : 1));
+    cut(plan, launch, blocks, plan.width * (plan.packed ? kPack : 1), 8);
     blocks = blocks_for(outputs * plan.parts, kThreads / plan.width);
   }
 
