@@ -10,6 +10,8 @@ namespace monoid {
 class CausalDepthwiseConv : public Module {
  public:
   CausalDepthwiseConv(int64_t channels, int64_t kernel, Bias bias, Generator& init);
+  /// Starts from these instead: weight [channel, kernel], bias [channel] or none.
+  explicit CausalDepthwiseConv(const Tensor& weight, const Tensor& bias = {}) : weight_(weight), bias_(bias) {}
 
   /// x [batch, time, channel], tail [batch, kernel - 1, channel] -> output like x, and the next tail as state.
   OutputAndState forward(const Tensor& x, const Tensor& tail = {}) const;

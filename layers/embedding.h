@@ -12,6 +12,8 @@ class Embedding : public Module {
 
   /// tokens i32 or i64 [...] -> [..., channels].
   Tensor forward(const Tensor& tokens) const;
+  /// For a head that shares it.
+  const Tensor& weight() const { return weight_; }
   void visit(Visitor& visitor) override;
 
  private:

@@ -25,4 +25,8 @@ Linear xavier_linear(int64_t in, int64_t out, Bias bias, Generator& init) {
   return Linear(xavier_parameter(out, in, init), zero_bias(out, bias));
 }
 
+Linear normal_linear(int64_t in, int64_t out, Bias bias, double deviation, Generator& init) {
+  return Linear(normal_parameter({out, in}, deviation, init), zero_bias(out, bias));
+}
+
 }  // namespace monoid

@@ -28,5 +28,7 @@ class Linear : public Module {
 
 /// Started from Xavier's uniform distribution, the bias from zero.
 Linear xavier_linear(int64_t in, int64_t out, Bias bias, Generator& init);
+/// From a normal distribution around zero, the bias from zero.
+Linear normal_linear(int64_t in, int64_t out, Bias bias, double deviation, Generator& init);
 
 }  // namespace monoid

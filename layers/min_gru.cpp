@@ -6,9 +6,9 @@
 namespace monoid {
 
 MinGru::MinGru(const MinRnnOptions& options, Generator& init)
-    : to_hidden_and_gate_(options.channels, 2 * options.inner, options.bias, init) {
+    : to_hidden_and_gate_(options.linear(options.channels, 2 * options.inner, options.bias, init)) {
   if (options.project_out.value_or(options.inner != options.channels))
-    to_out_.emplace(options.inner, options.channels, Bias::none, init);
+    to_out_.emplace(options.linear(options.inner, options.channels, Bias::none, init));
 }
 
 Tensor project_out(const std::optional<Linear>& to_out, const Tensor& states, const Tensor& residual) {

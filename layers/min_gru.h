@@ -14,6 +14,12 @@ struct MinRnnOptions {
   int64_t inner = 0;
   Bias bias = Bias::none;                // of the projection into the recurrence
   std::optional<bool> project_out = {};  // an inner -> channels projection; by default where the widths differ
+  // The projections start from a normal distribution of this deviation, biases from zero; unset: from fan_in_parameter.
+  std::optional<double> deviation = {};
+
+  Linear linear(int64_t in, int64_t out, Bias with, Generator& init) const {
+    return deviation ? normal_linear(in, out, with, *deviation, init) : Linear(in, out, with, init);
+  }
 };
 
 /// The states of a minimal recurrent layer through its projection, if it has one, plus the residual, if there is one.

@@ -196,6 +196,13 @@ Tensor StateUpdate::end_key() {
   return in_place_ ? end_key_ : Tensor();
 }
 
+int64_t StateUpdate::horizon() {
+  count_steps();
+  if (!state_) return time_;
+  const int64_t now = state_->steps() + time_;
+  return std::max({now, state_->reserved_, state_->caches_.empty() ? now : state_->steps() + state_->room()});
+}
+
 // The cache with room for what is new, or under a tape a longer one that ends with it.
 Tensor StateUpdate::cached(const std::string& name, const Tensor& fresh) {
   const Tensor held = state_->find(name);

@@ -99,6 +99,8 @@ class StateUpdate {
   Tensor end_key();
   /// Steps read before this call.
   int64_t offset() const { return state_ ? state_->steps() : 0; }
+  /// Steps that fit before a cache has to move: no call, and no captured one replayed, stands further on.
+  int64_t horizon();
 
   void commit();
 

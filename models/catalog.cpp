@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "monoid/models/hybrid_lm.h"
+#include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
 #include "monoid/models/stacked_min_gru.h"
 
@@ -33,6 +34,8 @@ const std::vector<Entry>& catalog() {
   static const std::vector<Entry> entries{
       entry<MinLm, MinLmConfig>("minGRU or minLSTM layers (use_lstm), optional convolutions", "num_tokens", "dropout"),
       entry<HybridLm, HybridLmConfig>("minGRU and attention side by side in each layer", "num_tokens", ""),
+      entry<MinGruAttention, MinGruAttentionConfig>("minGRU layers, attention with rotary positions in some places",
+                                                    "vocab_size", ""),
       entry<StackedMinGru, StackedMinGruConfig>("two-strand modules of a causal convolution and a minGRU", "num_tokens",
                                                 "dropout"),
   };

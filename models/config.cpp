@@ -22,6 +22,7 @@ class Reader : public ConfigVisitor {
   void key(const char* name, std::string& value) override { read(name, value); }
   void key(const char* name, std::optional<int64_t>& value) override { read(name, value); }
   void key(const char* name, std::optional<bool>& value) override { read(name, value); }
+  void key(const char* name, std::optional<RopeScaling>& value) override { read(name, value); }
   void key(const char* name, std::vector<int64_t>& value) override { read(name, value); }
   void key(const char* name, std::vector<std::string>& value) override { read(name, value); }
 
@@ -64,6 +65,11 @@ class Reader : public ConfigVisitor {
     value = json.get<std::string>();
     return true;
   }
+  static bool convert(const Json& json, RopeScaling& value) {
+    if (!json.is_object() || json.size() != 2 || !json.contains("factor")) return false;
+    const auto type = json.contains("type") ? json.find("type") : json.find("rope_type");
+    return type != json.end() && convert(*type, value.type) && convert(json["factor"], value.factor);
+  }
   template <class T>
   static bool convert(const Json& json, std::optional<T>& value) {
     if (json.is_null()) {
@@ -86,6 +92,7 @@ class Reader : public ConfigVisitor {
   static std::string wanted(int64_t) { return "an integer"; }
   static std::string wanted(double) { return "a number"; }
   static std::string wanted(const std::string&) { return "a string"; }
+  static std::string wanted(const RopeScaling&) { return R"({"type": a string, "factor": a number})"; }
   template <class T>
   static std::string wanted(const std::optional<T>&) {
     return wanted(T{}) + " or null";
@@ -114,6 +121,9 @@ class Writer : public ConfigVisitor {
   void key(const char* name, std::string& value) override { object[name] = value; }
   void key(const char* name, std::optional<int64_t>& value) override { object[name] = value ? Json(*value) : Json(); }
   void key(const char* name, std::optional<bool>& value) override { object[name] = value ? Json(*value) : Json(); }
+  void key(const char* name, std::optional<RopeScaling>& value) override {
+    object[name] = value ? Json{{"type", value->type}, {"factor", value->factor}} : Json();
+  }
   void key(const char* name, std::vector<int64_t>& value) override { object[name] = value; }
   void key(const char* name, std::vector<std::string>& value) override { object[name] = value; }
 
@@ -143,6 +153,11 @@ void check_range(const char* owner, const char* key, int64_t value, int64_t low)
 void check_width(const char* owner, const char* formula, double value) {
   check(value >= 1 && value <= static_cast<double>(kLargest), owner, ": ", formula, " is ", value, ", wanted 1 to ",
         kLargest);
+}
+
+void check_positive(const char* owner, const char* key, double value) {
+  check(value > 0 && value <= std::numeric_limits<double>::max(), owner, ": ", key, " is ", value,
+        ", wanted a number above 0");
 }
 
 void check_probability(const char* owner, const char* key, double value) {

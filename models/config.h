@@ -9,6 +9,12 @@
 
 namespace monoid {
 
+/// {"type": "linear" or "dynamic", "factor": 2.0}, as Hugging Face's configurations write it ("rope_type" too).
+struct RopeScaling {
+  std::string type = "linear";
+  double factor = 1;
+};
+
 /// Sees each key of a configuration once, in order: what Visitor is to a module. An empty optional is JSON's null.
 class ConfigVisitor {
  public:
@@ -19,6 +25,7 @@ class ConfigVisitor {
   virtual void key(const char* name, std::string& value) = 0;
   virtual void key(const char* name, std::optional<int64_t>& value) = 0;
   virtual void key(const char* name, std::optional<bool>& value) = 0;
+  virtual void key(const char* name, std::optional<RopeScaling>& value) = 0;
   virtual void key(const char* name, std::vector<int64_t>& value) = 0;
   virtual void key(const char* name, std::vector<std::string>& value) = 0;
 };
@@ -36,6 +43,8 @@ std::string write_config(const ConfigKeys& keys);
 void check_range(const char* owner, const char* key, int64_t value, int64_t low);
 /// A width computed from other keys, before it is cut to an integer: at least 1 and less than 2^31.
 void check_width(const char* owner, const char* formula, double value);
+/// A number above 0 and not infinite.
+void check_positive(const char* owner, const char* key, double value);
 /// 0 <= value < 1.
 void check_probability(const char* owner, const char* key, double value);
 

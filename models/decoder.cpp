@@ -68,10 +68,16 @@ Tensor Decoder::step(const Tensor& tokens) {
   check(!state_.empty(), "decoder: step() before prefill(); read at least one token first");
   check_shape("decoder", "the tokens", tokens, {batch_});
   const Tensor column = tokens.view({batch_, 1});
-  // The first token runs as it is, which finds the fastest products on the way.
-  if (device_.is_cpu() || !use_graph_ || !std::exchange(tried_, true)) return run(column);
+  if (device_.is_cpu() || !use_graph_) return run(column);
   state_.make_room(1);
-  if (!graph_.recorded() || !fits_graph()) record();
+  if (graph_.recorded() && !fits_graph()) {
+    graph_ = Graph();
+    tried_ = false;
+  }
+  // The first token of some shapes runs as it is: it finds the fastest products, and makes tables for as far as the
+  // caches reach.
+  if (!std::exchange(tried_, true)) return run(column);
+  if (!graph_.recorded()) record();
   for (NamedTensor& buffer : buffers_) {
     const Tensor before = state_.find(buffer.name);
     if (before.raw() == buffer.value.raw()) continue;  // left there by the graph itself

@@ -63,10 +63,34 @@ ImportTable wrapped_min_gru() {
           .ignored = {}};
 }
 
+// A block there is a convolution and a minGRU, or attention.
+ImportTable min_gru_attention() {
+  return {.source = "vasqu/minGRU-torch MinGRUForCausalLM",
+          .model = "min-gru-attention",
+          .rules = {{"backbone.embeddings.", "embedding."},
+                    {"backbone.layers.*.block.norm.", "layers.*.mixer_norm."},
+                    {"backbone.layers.*.block.conv1d.weight", "layers.*.mixer.conv.weight", 1},
+                    {"backbone.layers.*.block.conv1d.bias", "layers.*.mixer.conv.bias"},
+                    {"backbone.layers.*.block.attn.q_proj.", "layers.*.mixer.to_query."},
+                    {"backbone.layers.*.block.attn.k_proj.", "layers.*.mixer.to_key_value.", -1, 0, 2},
+                    {"backbone.layers.*.block.attn.v_proj.", "layers.*.mixer.to_key_value.", -1, 1, 2},
+                    {"backbone.layers.*.block.attn.o_proj.", "layers.*.mixer.to_out."},
+                    {"backbone.layers.*.block.", "layers.*.mixer.min_gru."},
+                    {"backbone.layers.*.feed_forward.norm.", "layers.*.mlp_norm."},
+                    {"backbone.layers.*.feed_forward.up_proj.", "layers.*.up."},
+                    {"backbone.layers.*.feed_forward.down_proj.", "layers.*.down."},
+                    {"backbone.norm_f.", "norm."},
+                    {"lm_head.", "head."}},
+          .ignored = {}};
+}
+
 }  // namespace
 
 const std::vector<ImportTable>& import_tables() {
-  static const std::vector<ImportTable> tables{min_lm(), hybrid_lm(), stacked_mamba_min_gru(), wrapped_min_gru()};
+  static const std::vector<ImportTable> tables{
+      min_lm(),  //
+      hybrid_lm(), min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(),
+  };
   return tables;
 }
 

@@ -6,6 +6,7 @@ const std::vector<RecipeEntry>& recipes() {
   static const std::vector<RecipeEntry> entries{
       {"lucidrains/minGRU-pytorch minLM", min_lm_recipe},
       {"lucidrains/minGRU-pytorch hybridLM", hybrid_lm_recipe},
+      {"vasqu/minGRU-torch MinGRUForCausalLM", min_gru_attention_recipe},
       {"Fritschek/MinGRU-x-Mamba StackedMambaMinGRU", stacked_mamba_min_gru_recipe},
       {"Fritschek/MinGRU-x-Mamba WrappedMinGRU", wrapped_min_gru_recipe},
   };

@@ -1,0 +1,34 @@
+#include "monoid/layers/rotary_embedding.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "monoid/core/stream.h"
+
+namespace monoid {
+
+RotaryEmbedding::Turn RotaryEmbedding::turn(StateUpdate& state, const Tensor& like) const {
+  const RotaryPositions at{.offset = state.offset(), .first_key = state.first_key(), .end_key = state.end_key()};
+  const int64_t steps = state.offset() + like.size(1), horizon = state.horizon();
+  const RotaryScaling& scaling = options_.scaling;
+  const bool dynamic = scaling.kind == RotaryScaling::Kind::dynamic;
+  const int64_t stretched = dynamic && steps > scaling.trained_time ? steps : 0;
+  const DType dtype = like.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const bool fits = table_.defined() && table_.dtype() == dtype && table_.device() == like.device() &&
+                    table_.size(1) >= horizon && stretched_ == stretched;
+  if (Graph::capturing()) {
+    check(!dynamic || horizon <= scaling.trained_time,
+          "rotary: dynamic scaling makes a new table at every step beyond ", scaling.trained_time,
+          ", which a captured graph cannot; decode without one");
+    check(fits, "rotary: its table must be there before a graph is recorded; run a step first");
+  }
+  if (!fits) {
+    const auto positions = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(horizon, 1))));
+    const Tensor frequencies = rotary_frequencies(options_.rotated, options_.theta, scaling, stretched);
+    table_ = rotary_table(frequencies, positions, dtype, like.device());
+    stretched_ = stretched;
+  }
+  return {table_, options_.pairs, at};
+}
+
+}  // namespace monoid
