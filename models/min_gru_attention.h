@@ -33,7 +33,7 @@ struct MinGruAttentionConfig {
   double initializer_range = 0.02;
   int64_t max_position_embeddings = 2048;  // where dynamic scaling begins; longer sequences are read all the same
   double rope_theta = 10000;
-  std::optional<RopeScaling> rope_scaling;
+  std::optional<RopeScaling> rope_scaling = {};
   bool use_cache = true;  // kept for who reads the file; a state is used where one is given
   bool tie_word_embeddings = true;
 

@@ -2,6 +2,7 @@
 
 #include "monoid/core/tape.h"
 #include "monoid/models/hybrid_lm.h"
+#include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
 #include "monoid/models/stacked_min_gru.h"
 #include "monoid/ops/optim.h"
@@ -80,6 +81,21 @@ TEST_CASE("hybridLM learns a 64-character text by heart and recites it token by 
         init);
     check_learns_by_heart(model);
   }
+}
+
+TEST_CASE("min-gru-attention learns a 64-character text by heart and recites it token by token",
+          "[min_gru_attention][learning]") {
+  Generator init(1);
+  MinGruAttention model({.vocab_size = 128,
+                         .hidden_size = 32,
+                         .attention_head_dim = 16,
+                         .num_attention_heads = 2,
+                         .num_key_value_heads = 1,
+                         .attention_layers_idx = {1},
+                         .num_hidden_layers = 2,
+                         .initializer_range = 0.1},
+                        init);
+  check_learns_by_heart(model);
 }
 
 TEST_CASE("stacked-min-gru learns a 64-character text by heart and recites it token by token",

@@ -133,14 +133,18 @@ TEST_CASE("min-gru-attention refuses a configuration that makes no model", "[min
     }
     return std::string("nothing");
   };
-  CHECK_THAT(refusal([](auto& c) { c.attention_layers_idx = {1, 3}; }),
+  CHECK_THAT(refusal([](auto& c) {
+               c.attention_layers_idx = {1, 3};
+             }),
              ContainsSubstring("attention_layers_idx has 3, and the layers are 0 to 2"));
   CHECK_THAT(refusal([](auto& c) { c.num_key_value_heads = 3; }),
              ContainsSubstring("num_attention_heads is 2, wanted a multiple of num_key_value_heads, 3"));
   CHECK_THAT(refusal([](auto& c) { c.attention_head_dim = 5; }), ContainsSubstring("an even number"));
   CHECK_THAT(refusal([](auto& c) { c.mlp_hidden_act = "geluu"; }),
              ContainsSubstring("mlp_hidden_act is 'geluu'; wanted one of gelu, "));
-  CHECK_THAT(refusal([](auto& c) { c.rope_scaling = RopeScaling{"yarn", 2}; }),
+  CHECK_THAT(refusal([](auto& c) {
+               c.rope_scaling = RopeScaling{"yarn", 2};
+             }),
              ContainsSubstring("of the type 'yarn', wanted linear or dynamic"));
   CHECK_THROWS_WITH(parse_config<MinGruAttentionConfig>(R"({"rope_scaling": {"factor": 2}})"),
                     ContainsSubstring("rope_scaling") && ContainsSubstring("or null"));

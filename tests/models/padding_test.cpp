@@ -21,6 +21,9 @@ const Case kCases[] = {
     {"minlm", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_lstm": true, "enable_conv": true})"},
     {"hybridlm", R"({"num_tokens": 11, "dim": 6, "depth": 2, "heads": 2, "dim_head": 4})"},
     {"stacked-min-gru", R"({"num_tokens": 11, "num_layers": 2, "input_size": 4, "hidden_size": 6})"},
+    {"min-gru-attention", R"({"vocab_size": 11, "hidden_size": 6, "attention_head_dim": 4, "num_attention_heads": 2,
+                              "num_key_value_heads": 1, "attention_layers_idx": [1], "num_hidden_layers": 3,
+                              "initializer_range": 0.3})"},
 };
 
 using Sequences = std::vector<std::vector<int64_t>>;

@@ -187,6 +187,9 @@ TEST_CASE("every preset is one that train takes", "[tools][train]") {
   const std::map<std::string, Arguments> small{
       {"minlm", {"--set", "dim=8", "--set", "depth=2"}},
       {"hybridlm", {"--set", "dim=8", "--set", "depth=1", "--set", "heads=2", "--set", "dim_head=4"}},
+      {"min-gru-attention",
+       {"--set", "hidden_size=8", "--set", "attention_head_dim=4", "--set", "num_attention_heads=2", "--set",
+        "num_key_value_heads=1", "--set", "attention_layers_idx=[1]", "--set", "num_hidden_layers=2"}},
       {"stacked-min-gru", {"--set", "input_size=8", "--set", "hidden_size=8", "--set", "num_layers=1"}}};
   int presets = 0;
   for (const auto& file : fs::directory_iterator(fs::path(MONOID_SOURCE_DIR) / "tools/train/presets")) {

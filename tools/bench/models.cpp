@@ -29,6 +29,10 @@ const Setting kSettings[] = {
     {"minlm", "minLSTM width 512, depth 6", R"({"dim": 512, "depth": 6, "use_lstm": true})", 64, 512},
     {"minlm", "minGRU width 1024, depth 12", R"({"dim": 1024, "depth": 12})", 16, 2048},
     {"hybridlm", "width 384, depth 6", R"({"num_tokens": 65, "dim": 384, "heads": 6})", 64, 256},
+    {"min-gru-attention", "width 384, 6 layers, attention at 2 and 4",
+     R"({"vocab_size": 65, "hidden_size": 384, "attention_head_dim": 64, "num_attention_heads": 6,
+         "num_key_value_heads": 6, "attention_layers_idx": [2, 4], "num_hidden_layers": 6})",
+     64, 256},
     {"stacked-min-gru", "width 256, hidden 512, 4 layers", "{}", 16, 1024},
     {"stacked-min-gru", "width 256, hidden 256, 4 layers", R"({"num_tokens": 65, "hidden_size": 256})", 8, 256},
 };
