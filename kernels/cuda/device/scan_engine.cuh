@@ -269,13 +269,10 @@ __global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_
   constexpr int kSteps = stretch_steps<Step, kPack>(TimeSplit::relay);
   const Lane lane(scan, blockIdx.x, kPack);
   const int segments = scan.segments, last = scan.rounds * segments - 1;
-  const int warps = scan.lanes * segments / kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  Mailbox& own = mailboxes[warp];
-  Mailbox& next = mailboxes[(warp + scan.lanes / kWarp) % warps];
-  if (segments > 1) {
-    if (threadIdx.x % kWarp == 0) own.open();
-    __syncthreads();
-  }
+  const unsigned warp = threadIdx.x / kWarp;
+  Mailbox &own = mailboxes[warp], &next = mailboxes[(warp + scan.lanes / kWarp) % (blockDim.x / kWarp)];
+  if (threadIdx.x % kWarp == 0) own.open();
+  __syncthreads();
   wait_for_previous();
   Stretch<Step, T, kPack, kSteps> stretch;
   stretch.load(scan, lane, lane.segment * kSteps);
