@@ -22,7 +22,7 @@ const Named kActivations[] = {
 
 }  // namespace
 
-Activation::Activation(const std::string& owner, const std::string& key, const std::string& name) {
+ActivationFunction::ActivationFunction(const std::string& owner, const std::string& key, const std::string& name) {
   std::string known;
   for (const Named& each : kActivations) {
     if (name == each.name) {

@@ -7,11 +7,11 @@
 namespace monoid {
 
 /// A function between two projections, by the name that Hugging Face's configurations give it.
-class Activation {
+class ActivationFunction {
  public:
   /// "gelu" (exact), "gelu_new" or "gelu_pytorch_tanh", "silu" or "swish", "relu", "tanh", "sigmoid"; another name is
   /// an Error that begins with `owner` and the configuration key it came from.
-  Activation(const std::string& owner, const std::string& key, const std::string& name);
+  ActivationFunction(const std::string& owner, const std::string& key, const std::string& name);
 
   Tensor operator()(const Tensor& x) const { return function_(x); }
 

@@ -109,8 +109,8 @@ void MinGruAttentionConfig::validate() const {
     check(rope_scaling->type == "linear" || attention_head_dim > 2, kType,
           ": dynamic rope_scaling wants an attention_head_dim of more than 2");
   }
-  Activation(kType, "mlp_hidden_act", mlp_hidden_act);
-  Activation(kType, "conv_hidden_act", conv_hidden_act);
+  ActivationFunction(kType, "mlp_hidden_act", mlp_hidden_act);
+  ActivationFunction(kType, "conv_hidden_act", conv_hidden_act);
 }
 
 // -------------------------------------------------------------------------------------------------------- recurrence

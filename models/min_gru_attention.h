@@ -78,7 +78,7 @@ class MinGruAttention : public LanguageModel {
    private:
     int64_t inner_, tail_;
     CausalDepthwiseConv conv_;
-    Activation activation_;
+    ActivationFunction activation_;
     MinGru min_gru_;
   };
   class Layer : public Module {
@@ -94,7 +94,7 @@ class MinGruAttention : public LanguageModel {
     std::variant<Recurrence, GroupedAttention> mixer_;
     RmsNorm mlp_norm_;
     Linear up_, down_;
-    Activation activation_;
+    ActivationFunction activation_;
   };
 
   MinGruAttentionConfig config_;
