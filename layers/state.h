@@ -26,7 +26,8 @@ struct OutputAndState {
 /// `steps()` count, and forwards write those of new steps behind them, in place. A snapshot still holds what it held,
 /// and the first of two that go on from one point keeps the memory: the other notices and goes on in a copy. What the
 /// device needs to know of the place is a tensor too ("steps", and "padding" where there is some, i32 [batch]), so that
-/// a captured step of decoding finds the same shapes each time and writes further on.
+/// a captured step of decoding finds the same shapes each time and writes further on. (The last few steps of something,
+/// such as a convolution's tail or a window of keys, are no cache: forwards replace them as a whole.)
 class State {
  public:
   bool empty() const { return tensors_.empty(); }

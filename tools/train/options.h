@@ -57,7 +57,7 @@ struct TrainOptions {
     field("weight-decay", weight_decay, "AdamW's decay of tensors with two axes or more");
     field("beta1", beta1, "AdamW's first moment");
     field("beta2", beta2, "AdamW's second moment");
-    field("clip", clip, "Largest norm of the gradient (0: no clipping)");
+    field("clip", clip, "Largest norm of the gradient, or of each group that the model limits by itself (0: none)");
     field("dropout", dropout, "Dropout probability (-1: the model's own)");
     field("eval-every", eval_every, "Steps between evaluations of the whole validation text (0: only at the end)");
     field("log-every", log_every, "Steps between lines of the log");
