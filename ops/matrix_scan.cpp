@@ -79,10 +79,15 @@ Tensors log_step_scan(MatrixScanAlgorithm algorithm, const Tensors& element, con
                                                       : hillis_steele_scan(element, combine);
 }
 
-Tensors product(const Tensors& left, const Tensors& right) { return {matmul(left[0], right[0])}; }
+// Steps that lie side by side are one batch of products.
+Tensor product_of(const Tensor& left, const Tensor& right) {
+  return matmul(contiguous_or_copy(left), contiguous_or_copy(right));
+}
+Tensors product(const Tensors& left, const Tensors& right) { return {product_of(left[0], right[0])}; }
 // Row -> row keep + add, for all rows of a state at once: the elements of the adjoint.
 Tensors affine(const Tensors& left, const Tensors& right) {
-  return {matmul(left[0], right[0]), add(matmul(left[1], right[0]), right[1])};
+  const Tensor keep = contiguous_or_copy(right[0]);
+  return {product_of(left[0], keep), add(product_of(left[1], keep), right[1])};
 }
 
 // The steps of x but the last, behind another one.
@@ -182,11 +187,9 @@ std::optional<MatrixOverflow> take_matrix_overflow(Device device) {
 }
 
 std::string describe(const MatrixOverflow& overflow) {
-  return str(
-      "matrix scan: the state of batch row ", overflow.batch, ", head ", overflow.head,
-      " left the range of f32 by step ", overflow.time,
-      "; the loss and gradients of this step are not numbers to learn from: lower the learning rate of what makes "
-      "the matrices, clip its gradient, or train on shorter sequences");
+  return str("the state of a matrix scan (batch row ", overflow.batch, ", head ", overflow.head,
+             ") left the range of f32 by time step ", overflow.time,
+             ": lower the learning rate of what makes its matrices, clip its gradient, or train on shorter sequences");
 }
 
 }  // namespace monoid

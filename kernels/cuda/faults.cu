@@ -27,7 +27,7 @@ FaultRecord* fault_record(int index) {
     check_call("faults", cudaMalloc(&device, sizeof(FaultRecord)));
     place.found = static_cast<FoundFault*>(host);
     *place.found = {};
-    const FaultRecord record{0, place.found};
+    const FaultRecord record{0, place.found, kNoOverflow};
     check_call("faults", cudaMemcpy(device, &record, sizeof record, cudaMemcpyHostToDevice));
     place.record = static_cast<FaultRecord*>(device);
   });
@@ -65,6 +65,16 @@ void check_faults(int index) {
     case Fault::none:
       break;
   }
+}
+
+unsigned long long take_overflow(int index) {
+  FaultRecord* const record = fault_record(index);
+  const cudaStream_t stream = current_stream(index);
+  unsigned long long found = kNoOverflow;
+  check_call("faults", cudaMemcpyAsync(&found, &record->overflow, sizeof found, cudaMemcpyDeviceToHost, stream));
+  check_call("faults", cudaMemsetAsync(&record->overflow, 0xff, sizeof found, stream));
+  check_call("faults", cudaStreamSynchronize(stream));
+  return found;
 }
 
 std::string why_no_code(int index) {

@@ -11,6 +11,7 @@
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
+#include "monoid/kernels/matrix_scan.h"
 #include "monoid/kernels/norm.h"
 #include "monoid/kernels/optim.h"
 #include "monoid/kernels/reduce.h"
@@ -66,6 +67,13 @@ void bind_cuda_kernels() {
 
   // dropout
   kernels::dropout.bind(on_cuda, cuda::dropout);
+
+  // matrix scan
+  kernels::matrix_scan.bind(on_cuda, cuda::matrix_scan);
+  kernels::matrix_scan_gradient.bind(on_cuda, cuda::matrix_scan_gradient);
+  kernels::ldu_matrix.bind(on_cuda, cuda::ldu_matrix);
+  kernels::ldu_matrix_gradient.bind(on_cuda, cuda::ldu_matrix_gradient);
+  kernels::take_matrix_overflow.bind(on_cuda, cuda::take_matrix_overflow);
 
   // optim
   kernels::adamw.bind(on_cuda, cuda::adamw);

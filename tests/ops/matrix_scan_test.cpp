@@ -267,7 +267,7 @@ TEST_CASE("Overflow is found, infinite where the sum is, and goes no further tha
     REQUIRE(found.has_value());
     CHECK(found->time >= 127);
     CHECK(found->time < 127 + kOverflowStretch);
-    CHECK_THAT(describe(*found), ContainsSubstring("batch row 0, head 0 left the range of f32 by step 127"));
+    CHECK_THAT(describe(*found), ContainsSubstring("(batch row 0, head 0) left the range of f32 by time step 127"));
     CHECK_FALSE(take_matrix_overflow(kCpu).has_value());
 
     const ScanResult positive = matrix_scan(Tensor::full({1, time, 2, 8, 8}, 0.5), {}, algorithm);

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "monoid/kernels/cuda/device/matrix_tile.cuh"
+#include "monoid/kernels/cuda/launch.h"
+
+// The host's side of the scans of matrices: how they are cut into tiles, and who takes the orders that have no kernel.
+
+namespace monoid::cuda {
+
+/// Rows that a thread has of an order with a kernel of its own.
+constexpr int rows_per_thread(int order) { return order == 16 ? 2 : 1; }
+
+/// Calls body.template operator()<order>() for the orders with a kernel of their own; false for others.
+template <class Body>
+bool dispatch_order(int64_t order, const Body& body) {
+  switch (order) {
+    case 2:
+      return body.template operator()<2>(), true;
+    case 4:
+      return body.template operator()<4>(), true;
+    case 8:
+      return body.template operator()<8>(), true;
+    case 16:
+      return body.template operator()<16>(), true;
+    case 32:
+      return body.template operator()<32>(), true;
+    default:
+      return false;
+  }
+}
+
+template <class T, class Of>
+Matrices<T> matrices_of(Of& tensor) {
+  if (!tensor.defined()) return {};
+  const Strides& strides = tensor.strides();
+  T* base = tensor.template data<std::remove_const_t<T>>();
+  return tensor.rank() == 5 ? Matrices<T>{base, strides[0], strides[1], strides[2]}
+                            : Matrices<T>{base, strides[0], 0, strides[1]};
+}
+
+/// Whether four numbers at a time are aligned wherever a matrix begins.
+template <class T>
+bool in_packs(const Matrices<T>& x) {
+  return aligned_for<4>(x.base, x.batch_step) && x.time_step % 4 == 0 && x.head_step % 4 == 0;
+}
+
+/// A plan with room for its carries, `copies` tiles in shared memory. The room lives as long as the tensors.
+struct RoomyPlan {
+  TilePlan plan;
+  Tensor carries, ticket;
+};
+
+template <int kOrder>
+RoomyPlan plan_tiles(const Launch& launch, const Tensor& x, int copies, bool backward) {
+  constexpr int kRows = rows_per_thread(kOrder), kSegments = TilePlace<kRows, kOrder>::kSegments;
+  const int64_t time = x.size(1), heads = x.size(2), chains = x.size(0) * heads;
+  check(time < (int64_t{1} << 30) && chains < (int64_t{1} << 30), "matrix_scan: [batch, time, head] is ", x.size(0),
+        ", ", time, ", ", heads, ", more than a CUDA scan indexes; split the batch");
+  int steps_log2 = 0;
+  while (steps_log2 < most_steps_log2<kRows, kOrder>(copies) && (kSegments << steps_log2) < time) ++steps_log2;
+  const int64_t tiles = std::max<int64_t>(1, blocks_for(time, int64_t{kSegments} << steps_log2));
+  check(tiles * chains < (int64_t{1} << 31), "matrix_scan: ", tiles * chains,
+        " tiles are more than a CUDA grid has; split the batch");
+  RoomyPlan room{{static_cast<int>(time), static_cast<int>(heads), static_cast<int>(chains), steps_log2,
+                  static_cast<int>(tiles), true, backward, nullptr, nullptr, fault_record(launch.index())},
+                 {},
+                 {}};
+  if (tiles > 1 && chains > 0) {
+    room.carries = Tensor::empty({tiles, chains, kOrder * kOrder}, DType::f32, x.device());
+    room.ticket = Tensor::empty({1 + tiles * chains}, DType::i32, x.device());
+    check_call("matrix_scan", cudaMemsetAsync(room.ticket.raw(), 0, room.ticket.bytes(), launch.stream()));
+    room.plan.carries = room.carries.data<float>();
+    room.plan.ticket = static_cast<unsigned*>(room.ticket.raw());
+  }
+  return room;
+}
+
+/// What the matrices of a tile take in shared memory.
+template <int kRows, int kOrder>
+size_t tile_floats(const TilePlan& plan) {
+  using Place = TilePlace<kRows, kOrder>;
+  return static_cast<size_t>(Place::kSegments) * ((size_t{Place::kSize} << plan.steps_log2) + Place::kGap);
+}
+
+// Orders without a kernel of their own, and one step after the other (matrix_scan_any.cu).
+MatrixScan any_matrix_scan;
+MatrixScanGradient any_matrix_scan_gradient;
+
+}  // namespace monoid::cuda
