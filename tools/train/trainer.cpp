@@ -10,6 +10,7 @@
 #include "monoid/core/error.h"
 #include "monoid/core/memory.h"
 #include "monoid/models/checkpoint.h"
+#include "monoid/ops/matrix_scan.h"
 #include "monoid/tools/text/files.h"
 #include "monoid/tools/text/generation.h"
 #include "monoid/tools/text/trained.h"
@@ -223,10 +224,11 @@ bool Trainer::due(int64_t every) const {
 }
 
 void Trainer::stop_at(const std::string& what, int64_t step) const {
+  const std::optional<MatrixOverflow> overflow = take_matrix_overflow(device_);
   fail(what.c_str(), " at step ", step, ", so training stops; ",
        saved_step_ ? str("the checkpoint of step ", *saved_step_, " in ", folder_.checkpoint().string(), " is good")
                    : str("there is no good checkpoint"),
-       ", try a lower --lr");
+       overflow ? str("; ", describe(*overflow)) : ", try a lower --lr");
 }
 
 }  // namespace monoid
