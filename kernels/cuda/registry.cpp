@@ -1,6 +1,7 @@
 #include "monoid/kernels/registry.h"
 
 #include "monoid/core/copy.h"
+#include "monoid/kernels/attention.h"
 #include "monoid/kernels/bias_gelu.h"
 #include "monoid/kernels/cache.h"
 #include "monoid/kernels/conv.h"
@@ -58,6 +59,10 @@ void bind_cuda_kernels() {
   kernels::gather_gradient.bind(on_cuda, cuda::gather_gradient);
   kernels::embedding.bind(on_cuda, cuda::embedding);
   kernels::embedding_gradient.bind(on_cuda, cuda::embedding_gradient);
+
+  // attention
+  kernels::attention.bind(on_cuda, cuda::attention);
+  kernels::attention_gradient.bind(on_cuda, cuda::attention_gradient);
 
   // softmax
   kernels::softmax.bind(on_cuda, cuda::softmax);

@@ -15,6 +15,14 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
       : "memory");
 }
 
+/// The same for eight bytes.
+__device__ __forceinline__ void copy_async_pair(void* shared, const void* global, bool exists = true) {
+  asm volatile(
+      "cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+      "l"(global), "r"(exists ? 8 : 0)
+      : "memory");
+}
+
 /// Ends a group: the copies started since the last one, perhaps none.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -1,0 +1,327 @@
+// The gradients of attention, from the output and each row's log-sum-exp: weights are computed again, nothing of the
+// matrix of scores is stored. Two kernels of one form, so that every sum has one owner and a fixed order, without
+// atomics: a block keeps a tile of rows (keys for dK and dV, queries for dQ) and walks over the tiles of the other side
+// that see it. In both the scores stand with the rows that sum, so they go from one product to the next in registers.
+// Floor: 10 multiply-adds a visible pair and channel; two kernels make that 14.
+
+#include "monoid/kernels/cuda/device/attention_dropout.cuh"
+
+namespace monoid::cuda {
+namespace {
+
+template <class T, int kHead_>
+struct Backward {
+  static constexpr int kHead = kHead_;
+  static constexpr bool kExact = std::is_same_v<T, float>;
+  static constexpr int kWarps = kExact && kHead > 64 ? 4 : 8, kThreads = 32 * kWarps, kRows = kWarpRows * kWarps;
+  static constexpr int kColumns = kExact ? (kHead > 64 ? 32 : 64) : (kHead > 128 ? 32 : kHead > 64 ? 64 : 128);
+  // Registers hold one sum of this size a kernel, two of smaller ones.
+  static constexpr bool kTogether = kHead <= 128;
+  using Rows = HeadTile<T, kRows, kHead>;
+  using Columns = HeadTile<T, kColumns, kHead>;
+  static constexpr size_t kInfoBytes = kColumns * (sizeof(float2) + sizeof(Stretch));
+  static constexpr size_t shared_bytes(int stages) {
+    return 2 * Rows::kBytes + stages * (2 * Columns::kBytes + kInfoBytes) + kWarps * kScratchBytes<T, kColumns>;
+  }
+};
+
+/// Which sums a kernel of the key side makes.
+enum class Sums { both, from_scores, from_weights };
+
+template <class T>
+struct BackwardCall {
+  AttentionCall call;
+  Heads<const T> q, k, v, output_cotangent;
+  Heads<T> q_gradient, k_gradient, v_gradient;
+  const float2* rows;  // of each query: its log-sum-exp in base 2, and what is taken off dP
+  int tiles;
+  int stages;
+};
+
+// ------------------------------------------------------------------------------------------------------------ rows
+
+template <class T>
+struct RowCall {
+  Heads<const T> output, output_cotangent;
+  const float *log_sum_exp, *log_sum_exp_cotangent;
+  int64_t cotangent_steps[3];
+  int heads, queries;
+  int64_t count;
+  float2* rows;
+};
+
+/// Eight lanes a row. A row without keys has weights exp2(s - inf) = 0.
+template <class T>
+__global__ void __launch_bounds__(256) row_kernel(const __grid_constant__ RowCall<T> args) {
+  constexpr int kPack = kWide<T>;
+  const int64_t at = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) / 8;
+  const int lane = static_cast<int>(threadIdx.x) % 8;
+  const int64_t row = min(at, args.count - 1);  // all lanes stay for the sum
+  const int query = static_cast<int>(row % args.queries), head = static_cast<int>(row / args.queries % args.heads);
+  const int batch = static_cast<int>(row / args.queries / args.heads);
+  const HeadRows<const T> o = args.output.rows(batch, head), d = args.output_cotangent.rows(batch, head);
+  float sum = 0;
+  for (int c = lane * kPack; c < o.channels; c += 8 * kPack) {
+    if (o.wide && d.wide) {
+      float x[kPack], y[kPack];
+      load<kPack>(o.data + query * o.step + c, x);
+      load<kPack>(d.data + query * d.step + c, y);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) sum = fmaf(x[i], y[i], sum);
+    } else {
+      for (int i = c; i < min(c + kPack, o.channels); ++i)
+        sum = fmaf(widen(o.data[query * o.step + i]), widen(d.data[query * d.step + i]), sum);
+    }
+  }
+  sum = sum_of_row<8>(sum);
+  if (lane != 0 || at >= args.count) return;
+  if (args.log_sum_exp_cotangent)
+    sum -= args.log_sum_exp_cotangent[batch * args.cotangent_steps[0] + head * args.cotangent_steps[1] +
+                                      query * args.cotangent_steps[2]];
+  const float log_sum = args.log_sum_exp[row];
+  args.rows[row] = {log_sum == -kInfinite ? kInfinite : log_sum * kLog2e, sum};
+}
+
+// ------------------------------------------------------------------------------------------------------- gradients
+
+template <class Shape, class T, Side kRowSide, Sums kSums, bool kDropout>
+__global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_constant__ BackwardCall<T> args) {
+  using P = Products<T>;
+  using Rows = typename Shape::Rows;
+  using Columns = typename Shape::Columns;
+  constexpr bool kOfQueries = kRowSide == Side::queries;
+  constexpr bool kFromScores = kSums != Sums::from_weights, kFromWeights = kSums != Sums::from_scores;
+  constexpr int kColumns = Shape::kColumns, kHeld = P::kHeld, kEach = kColumns / P::kSharing;
+  extern __shared__ __align__(1024) char memory[];
+  const AttentionCall& call = args.call;
+  // Rows with the longest way come first: the last queries, the first keys.
+  const int heads = kOfQueries ? call.heads : call.key_heads, rows = kOfQueries ? call.queries : call.keys;
+  const int place = static_cast<int>(blockIdx.x) % args.tiles, tile = kOfQueries ? args.tiles - 1 - place : place;
+  const int row_head = static_cast<int>(blockIdx.x) / args.tiles % heads;
+  const int batch = static_cast<int>(blockIdx.x) / args.tiles / heads;
+  const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp * kWarpRows;
+  const int first = tile * Shape::kRows, last = min(first + Shape::kRows, rows) - 1;
+  const Sequence sequence(call, batch);
+  const Stretch all_queries{0, call.queries}, all_keys{sequence.first, sequence.end};
+  const Stretch reach = kOfQueries ? sequence.together(first, last) : sequence.seeing(first, last);
+
+  const Rows left{memory}, left_output{memory + Rows::kBytes};
+  char* const ring = memory + 2 * Rows::kBytes;
+  constexpr size_t kStageBytes = 2 * Columns::kBytes;
+  char* const infos = ring + args.stages * kStageBytes;
+  char* const scratch = infos + args.stages * Shape::kInfoBytes + warp * kScratchBytes<T, kColumns>;
+  const auto right_of = [&](int stage) { return Columns{ring + stage * kStageBytes}; };
+  const auto right_output_of = [&](int stage) { return Columns{ring + stage * kStageBytes + Columns::kBytes}; };
+  const auto sums_of = [&](int stage) { return reinterpret_cast<float2*>(infos) + stage * kColumns; };
+  const auto seen_of = [&](int stage) {
+    return reinterpret_cast<Stretch*>(infos + args.stages * kColumns * sizeof(float2)) + stage * kColumns;
+  };
+
+  // A step is a tile of keys, or one of queries of one of the heads that share the key head.
+  const int begin = reach.first / kColumns * kColumns;
+  const int steps_each = reach.end > begin ? (reach.end - begin + kColumns - 1) / kColumns : 0;
+  const int steps = kOfQueries ? steps_each : steps_each * call.group;
+  const auto head_of = [&](int step) { return kOfQueries ? row_head : row_head * call.group + step / steps_each; };
+  const auto column_of = [&](int step) { return begin + step % steps_each * kColumns; };
+  const auto rows_of = [&](int head) {
+    return args.rows + static_cast<int64_t>(batch * call.heads + head) * call.queries;
+  };
+  const auto load_step = [&](int stage, int step) {
+    const int head = head_of(step), column = column_of(step);
+    if constexpr (kOfQueries) {
+      const int key_head = head / call.group;
+      load_tile<Shape::kThreads>(right_of(stage), args.k.rows(batch, key_head), column, all_keys);
+      load_tile<Shape::kThreads>(right_output_of(stage), args.v.rows(batch, key_head), column, all_keys);
+    } else {
+      load_tile<Shape::kThreads>(right_of(stage), args.q.rows(batch, head), column, all_queries);
+      load_tile<Shape::kThreads>(right_output_of(stage), args.output_cotangent.rows(batch, head), column, all_queries);
+      if (const int c = static_cast<int>(threadIdx.x); c < kColumns) {
+        const int query = column + c;
+        copy_async_pair(sums_of(stage) + c, rows_of(head) + (query < call.queries ? query : 0), query < call.queries);
+        seen_of(stage)[c] = sequence.seen(query);
+      }
+    }
+    commit_copies();
+  };
+
+  Stretch seen[kHeld];
+  float2 row_sums[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int row = first + warp_row + P::row(i);
+    seen[i] = sequence.seen(row);
+    row_sums[i] = kOfQueries && row < rows ? rows_of(row_head)[row] : float2{kInfinite, 0};
+  }
+  typename P::template Block<kFromScores ? Shape::kHead : P::kSharing> from_scores;
+  typename P::template Block<kFromWeights ? Shape::kHead : P::kSharing> from_weights;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+#pragma unroll
+    for (float& x : from_scores[i]) x = 0;
+#pragma unroll
+    for (float& x : from_weights[i]) x = 0;
+  }
+
+  if constexpr (kOfQueries) {
+    load_tile<Shape::kThreads>(left, args.q.rows(batch, row_head), first, all_queries);
+    load_tile<Shape::kThreads>(left_output, args.output_cotangent.rows(batch, row_head), first, all_queries);
+  } else {
+    load_tile<Shape::kThreads>(left, args.k.rows(batch, row_head), first, all_keys);
+    load_tile<Shape::kThreads>(left_output, args.v.rows(batch, row_head), first, all_keys);
+  }
+  if (steps > 0) load_step(0, 0);
+  int stage = 0;
+  for (int step = 0; step < steps; ++step) {
+    if (args.stages > 1 && step + 1 < steps) {
+      load_step(stage ^ 1, step + 1);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+
+    const int column = column_of(step);
+    const Columns right = right_of(stage), right_output = right_output_of(stage);
+    const float2* const sums = sums_of(stage);
+    const Stretch* const stretches = seen_of(stage);
+    typename P::template Block<kColumns> p, d;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) p[i][j] = d[i][j] = 0;
+    P::add_scores(left, warp_row, right, p);
+    if constexpr (kFromScores) P::add_scores(left_output, warp_row, right_output, d);
+
+      // Scores to weights.
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const float log_sum = kOfQueries ? 0 : sums[P::column(j)].x;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i)
+        p[i][j] = exp2_approximate(fmaf(p[i][j], call.scale_log2, -(kOfQueries ? row_sums[i].x : log_sum)));
+    }
+    const Stretch common =
+        kOfQueries ? sequence.common(first, last) : sequence.common(column, min(column + kColumns, call.queries) - 1);
+    const bool whole =
+        kOfQueries ? column >= common.first && column + kColumns <= common.end
+                   : first >= common.first && first + Shape::kRows <= common.end && column + kColumns <= call.queries;
+    if (!whole) {
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) {
+        const Stretch of_column = kOfQueries ? Stretch{} : stretches[P::column(j)];
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) {
+          const bool has =
+              kOfQueries ? seen[i].has(column + P::column(j)) : of_column.has(first + warp_row + P::row(i));
+          p[i][j] = has ? p[i][j] : 0;
+          d[i][j] = has ? d[i][j] : 0;
+        }
+      }
+    }
+    // Weights and their cotangents to what is summed: P V and dS.
+    typename P::template Block<kColumns> kept;
+    if constexpr (kDropout) {
+      const Losses losses(call, batch * call.heads + head_of(step));
+      const int query = kOfQueries ? first + warp_row : column, key = kOfQueries ? column : first + warp_row;
+      for_each_weight<T, kRowSide, kColumns>(losses, query, key, [&](int i, int j, bool is_kept) {
+        const float factor = is_kept ? call.kept_scale : 0;
+        d[i][j] *= factor;
+        kept[i][j] = p[i][j] * factor;
+      });
+    }
+    if constexpr (kFromWeights) P::add_mix(kDropout ? kept : p, right_output, from_weights, scratch);
+    if constexpr (kFromScores) {
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) {
+        const float off = kOfQueries ? 0 : sums[P::column(j)].y;
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) d[i][j] = p[i][j] * (d[i][j] - (kOfQueries ? row_sums[i].y : off));
+      }
+      P::add_mix(d, right, from_scores, scratch);
+    }
+    __syncthreads();
+    if (args.stages > 1) {
+      stage ^= 1;
+    } else if (step + 1 < steps) {
+      load_step(0, step + 1);
+    }
+  }
+
+  float scale[kHeld], one[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) scale[i] = call.scale, one[i] = 1;
+  if constexpr (kFromScores) {
+    const Heads<T>& to = kOfQueries ? args.q_gradient : args.k_gradient;
+    if (to.data) P::template store<Shape::kHead>(from_scores, scale, to.rows(batch, row_head), first + warp_row, rows);
+  }
+  if constexpr (kFromWeights) {
+    const Heads<T>& to = args.v_gradient;
+    if (to.data) P::template store<Shape::kHead>(from_weights, one, to.rows(batch, row_head), first + warp_row, rows);
+  }
+}
+
+template <class Shape, class T, bool kDropout>
+void run(const Launch& launch, BackwardCall<T>& args) {
+  args.stages = Shape::shared_bytes(2) <= launch.device().shared_bytes_per_block ? 2 : 1;
+  const auto start = [&](auto kernel, int64_t rows, int64_t heads) {
+    args.tiles = static_cast<int>(blocks_for(rows, Shape::kRows));
+    launch.with_shared(kernel, static_cast<unsigned>(args.tiles * heads * args.call.batch), Shape::kThreads,
+                       Shape::shared_bytes(args.stages), args);
+  };
+  const AttentionCall& call = args.call;
+  if constexpr (Shape::kTogether) {
+    if (args.k_gradient.data || args.v_gradient.data)
+      start(gradient_kernel<Shape, T, Side::keys, Sums::both, kDropout>, call.keys, call.key_heads);
+  } else {
+    if (args.k_gradient.data)
+      start(gradient_kernel<Shape, T, Side::keys, Sums::from_scores, kDropout>, call.keys, call.key_heads);
+    if (args.v_gradient.data)
+      start(gradient_kernel<Shape, T, Side::keys, Sums::from_weights, kDropout>, call.keys, call.key_heads);
+  }
+  if (args.q_gradient.data)
+    start(gradient_kernel<Shape, T, Side::queries, Sums::from_scores, kDropout>, call.queries, call.heads);
+}
+
+}  // namespace
+
+void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& first_key,
+                        const Tensor& end_key, const AttentionSpec& spec, const Tensor& output,
+                        const Tensor& log_sum_exp, const Tensor& output_cotangent, const Tensor& log_sum_exp_cotangent,
+                        Tensor& q_gradient, Tensor& k_gradient, Tensor& v_gradient) {
+  const Launch launch("attention", q);
+  const Tensor rows = Tensor::empty({log_sum_exp.elements(), 2}, DType::f32, q.device());
+  dispatch_storage("attention", q.dtype(), [&]<class T>() {
+    RowCall<T> sums{Heads<const T>(output),
+                    Heads<const T>(output_cotangent),
+                    log_sum_exp.data<float>(),
+                    address_of<float>(log_sum_exp_cotangent),
+                    {},
+                    static_cast<int>(q.size(2)),
+                    static_cast<int>(q.size(1)),
+                    log_sum_exp.elements(),
+                    static_cast<float2*>(rows.raw())};
+    if (log_sum_exp_cotangent.defined())
+      for (int axis = 0; axis < 3; ++axis) sums.cotangent_steps[axis] = log_sum_exp_cotangent.strides()[axis];
+    launch(row_kernel<T>, static_cast<unsigned>(blocks_for(sums.count, 32)), 256, sums);
+    BackwardCall<T> args{AttentionCall(q, k, first_key, end_key, spec),
+                         Heads<const T>(q),
+                         Heads<const T>(k),
+                         Heads<const T>(v),
+                         Heads<const T>(output_cotangent),
+                         Heads<T>(q_gradient),
+                         Heads<T>(k_gradient),
+                         Heads<T>(v_gradient),
+                         sums.rows,
+                         0,
+                         0};
+    dispatch_head(std::max(q.size(3), v.size(3)), [&]<int kHead>() {
+      if (spec.dropout > 0) {
+        run<Backward<T, kHead>, T, true>(launch, args);
+      } else {
+        run<Backward<T, kHead>, T, false>(launch, args);
+      }
+    });
+  });
+}
+
+}  // namespace monoid::cuda
