@@ -9,14 +9,15 @@
 namespace monoid::cuda {
 namespace {
 
-template <class T, int kHead_>
+template <class T, int kHead_, Side kRowSide>
 struct Backward {
   static constexpr int kHead = kHead_;
   static constexpr bool kExact = std::is_same_v<T, float>;
   static constexpr int kWarps = kExact && kHead > 64 ? 4 : 8, kThreads = 32 * kWarps, kRows = kWarpRows * kWarps;
-  static constexpr int kColumns = kExact ? (kHead > 64 ? 32 : 64) : (kHead > 128 ? 32 : kHead > 64 ? 64 : 128);
-  // Registers hold one sum of this size a kernel, two of smaller ones.
-  static constexpr bool kTogether = kHead <= 128;
+  static constexpr int kColumns = kExact                                 ? (kHead > 64 ? 32 : 64)
+                                  : kHead > 128                          ? 32
+                                  : kHead > 64 && kRowSide == Side::keys ? 64
+                                                                         : 128;
   using Rows = HeadTile<T, kRows, kHead>;
   using Columns = HeadTile<T, kColumns, kHead>;
   static constexpr size_t kInfoBytes = kColumns * (sizeof(float2) + sizeof(Stretch));
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
   const int place = static_cast<int>(blockIdx.x) % args.tiles, tile = kOfQueries ? args.tiles - 1 - place : place;
   const int row_head = static_cast<int>(blockIdx.x) / args.tiles % heads;
   const int batch = static_cast<int>(blockIdx.x) / args.tiles / heads;
-  const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp * kWarpRows;
+  const int warp = warp_of_block(), warp_row = warp * kWarpRows;
   const int first = tile * Shape::kRows, last = min(first + Shape::kRows, rows) - 1;
   const Sequence sequence(call, batch);
   const Stretch all_queries{0, call.queries}, all_keys{sequence.first, sequence.end};
@@ -154,13 +155,8 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
   }
   typename P::template Block<kFromScores ? Shape::kHead : P::kSharing> from_scores;
   typename P::template Block<kFromWeights ? Shape::kHead : P::kSharing> from_weights;
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
-#pragma unroll
-    for (float& x : from_scores[i]) x = 0;
-#pragma unroll
-    for (float& x : from_weights[i]) x = 0;
-  }
+  clear(from_scores);
+  clear(from_weights);
 
   if constexpr (kOfQueries) {
     load_tile<Shape::kThreads>(left, args.q.rows(batch, row_head), first, all_queries);
@@ -172,27 +168,23 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
   if (steps > 0) load_step(0, 0);
   int stage = 0;
   for (int step = 0; step < steps; ++step) {
-    if (args.stages > 1 && step + 1 < steps) {
-      load_step(stage ^ 1, step + 1);
-      wait_for_copies<1>();
-    } else {
-      wait_for_copies<0>();
-    }
+    if (args.stages == 1 && step > 0) __syncthreads(), load_step(0, step);
+    wait_for_copies<0>();
+    publish_to_products();
     __syncthreads();
+    if (args.stages > 1 && step + 1 < steps) load_step(stage ^ 1, step + 1);
 
     const int column = column_of(step);
     const Columns right = right_of(stage), right_output = right_output_of(stage);
     const float2* const sums = sums_of(stage);
     const Stretch* const stretches = seen_of(stage);
     typename P::template Block<kColumns> p, d;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i)
-#pragma unroll
-      for (int j = 0; j < kEach; ++j) p[i][j] = d[i][j] = 0;
-    P::add_scores(left, warp_row, right, p);
-    if constexpr (kFromScores) P::add_scores(left_output, warp_row, right_output, d);
+    P::start_scores(left, warp_row, right, p);
+    if constexpr (kFromScores) P::start_scores(left_output, warp_row, right_output, d);
+    P::template finish<Columns, kFromScores ? 1 : 0>();
+    hold(p);
 
-      // Scores to weights.
+    // Scores to weights.
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
       const float log_sum = kOfQueries ? 0 : sums[P::column(j)].x;
@@ -205,7 +197,8 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
     const bool whole =
         kOfQueries ? column >= common.first && column + kColumns <= common.end
                    : first >= common.first && first + Shape::kRows <= common.end && column + kColumns <= call.queries;
-    if (!whole) {
+    const auto clear_unseen = [&](auto& x) {
+      if (whole) return;
 #pragma unroll
       for (int j = 0; j < kEach; ++j) {
         const Stretch of_column = kOfQueries ? Stretch{} : stretches[P::column(j)];
@@ -213,38 +206,58 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
         for (int i = 0; i < kHeld; ++i) {
           const bool has =
               kOfQueries ? seen[i].has(column + P::column(j)) : of_column.has(first + warp_row + P::row(i));
-          p[i][j] = has ? p[i][j] : 0;
-          d[i][j] = has ? d[i][j] : 0;
+          x[i][j] = has ? x[i][j] : 0;
         }
       }
-    }
-    // Weights and their cotangents to what is summed: P V and dS.
-    typename P::template Block<kColumns> kept;
+    };
+    clear_unseen(p);
+    uint64_t kept[kHeld];  // a bit each
     if constexpr (kDropout) {
       const Losses losses(call, batch * call.heads + head_of(step));
       const int query = kOfQueries ? first + warp_row : column, key = kOfQueries ? column : first + warp_row;
-      for_each_weight<T, kRowSide, kColumns>(losses, query, key, [&](int i, int j, bool is_kept) {
-        const float factor = is_kept ? call.kept_scale : 0;
-        d[i][j] *= factor;
-        kept[i][j] = p[i][j] * factor;
-      });
+#pragma unroll
+      for (uint64_t& bits : kept) bits = 0;
+      for_each_weight<T, kRowSide, kColumns>(
+          losses, query, key, [&](int i, int j, bool is_kept) { kept[i] |= static_cast<uint64_t>(is_kept) << j; });
     }
-    if constexpr (kFromWeights) P::add_mix(kDropout ? kept : p, right_output, from_weights, scratch);
+    const auto drop = [&](auto& x) {
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i)
+#pragma unroll
+        for (int j = 0; j < kEach; ++j) x[i][j] *= kept[i] >> j & 1 ? call.kept_scale : 0;
+    };
+    // Weights and their cotangents to what is summed: P V and dS.
+    if constexpr (kFromWeights) {
+      typename P::template Block<kColumns> dropped;
+      if constexpr (kDropout) {
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i)
+#pragma unroll
+          for (int j = 0; j < kEach; ++j) dropped[i][j] = p[i][j];
+        drop(dropped);
+      }
+      typename P::template Weights<kColumns> weights(kDropout ? dropped : p);
+      P::start_mix(weights, right_output, from_weights, scratch);
+      if constexpr (kFromScores) P::template finish<Columns, 1>();
+    } else {
+      hold(p);
+      P::template finish<Columns, 0>();
+    }
     if constexpr (kFromScores) {
+      hold(d);
+      clear_unseen(d);
+      if constexpr (kDropout) drop(d);
 #pragma unroll
       for (int j = 0; j < kEach; ++j) {
         const float off = kOfQueries ? 0 : sums[P::column(j)].y;
 #pragma unroll
         for (int i = 0; i < kHeld; ++i) d[i][j] = p[i][j] * (d[i][j] - (kOfQueries ? row_sums[i].y : off));
       }
-      P::add_mix(d, right, from_scores, scratch);
+      typename P::template Weights<kColumns> weights(d);
+      P::start_mix(weights, right, from_scores, scratch);
     }
-    __syncthreads();
-    if (args.stages > 1) {
-      stage ^= 1;
-    } else if (step + 1 < steps) {
-      load_step(0, step + 1);
-    }
+    P::template finish<Columns, 0>();
+    stage ^= args.stages - 1;
   }
 
   float scale[kHeld], one[kHeld];
@@ -260,26 +273,27 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
   }
 }
 
-template <class Shape, class T, bool kDropout>
-void run(const Launch& launch, BackwardCall<T>& args) {
-  args.stages = Shape::shared_bytes(2) <= launch.device().shared_bytes_per_block ? 2 : 1;
-  const auto start = [&](auto kernel, int64_t rows, int64_t heads) {
-    args.tiles = static_cast<int>(blocks_for(rows, Shape::kRows));
-    launch.with_shared(kernel, static_cast<unsigned>(args.tiles * heads * args.call.batch), Shape::kThreads,
-                       Shape::shared_bytes(args.stages), args);
-  };
+template <class T, int kHead, Side kRowSide, Sums kSums, bool kDropout>
+void start(const Launch& launch, BackwardCall<T>& args) {
+  using Shape = Backward<T, kHead, kRowSide>;
   const AttentionCall& call = args.call;
-  if constexpr (Shape::kTogether) {
-    if (args.k_gradient.data || args.v_gradient.data)
-      start(gradient_kernel<Shape, T, Side::keys, Sums::both, kDropout>, call.keys, call.key_heads);
-  } else {
-    if (args.k_gradient.data)
-      start(gradient_kernel<Shape, T, Side::keys, Sums::from_scores, kDropout>, call.keys, call.key_heads);
-    if (args.v_gradient.data)
-      start(gradient_kernel<Shape, T, Side::keys, Sums::from_weights, kDropout>, call.keys, call.key_heads);
+  const bool of_queries = kRowSide == Side::queries;
+  args.stages = Shape::shared_bytes(2) <= launch.device().shared_bytes_per_block ? 2 : 1;
+  args.tiles = static_cast<int>(blocks_for(of_queries ? call.queries : call.keys, Shape::kRows));
+  const int64_t blocks = static_cast<int64_t>(args.tiles) * (of_queries ? call.heads : call.key_heads) * call.batch;
+  launch.with_shared(gradient_kernel<Shape, T, kRowSide, kSums, kDropout>, static_cast<unsigned>(blocks),
+                     Shape::kThreads, Shape::shared_bytes(args.stages), args);
+}
+
+template <class T, int kHead, bool kDropout>
+void run(const Launch& launch, BackwardCall<T>& args) {
+  if constexpr (kHead <= 128) {
+    if (args.k_gradient.data || args.v_gradient.data) start<T, kHead, Side::keys, Sums::both, kDropout>(launch, args);
+  } else {  // registers hold one sum of this size
+    if (args.k_gradient.data) start<T, kHead, Side::keys, Sums::from_scores, kDropout>(launch, args);
+    if (args.v_gradient.data) start<T, kHead, Side::keys, Sums::from_weights, kDropout>(launch, args);
   }
-  if (args.q_gradient.data)
-    start(gradient_kernel<Shape, T, Side::queries, Sums::from_scores, kDropout>, call.queries, call.heads);
+  if (args.q_gradient.data) start<T, kHead, Side::queries, Sums::from_scores, kDropout>(launch, args);
 }
 
 }  // namespace
@@ -316,9 +330,9 @@ void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const
                          0};
     dispatch_head(std::max(q.size(3), v.size(3)), [&]<int kHead>() {
       if (spec.dropout > 0) {
-        run<Backward<T, kHead>, T, true>(launch, args);
+        run<T, kHead, true>(launch, args);
       } else {
-        run<Backward<T, kHead>, T, false>(launch, args);
+        run<T, kHead, false>(launch, args);
       }
     });
   });

@@ -3,6 +3,7 @@
 // of exponentials below it and the mix of values, and is rescaled when a larger score comes. Exponentials are in base
 // 2, with the scale folded into the one multiply-add before. Floor: 4 multiply-adds a visible pair and channel.
 
+#include "monoid/kernels/cuda/attention_decode.h"
 #include "monoid/kernels/cuda/device/attention_dropout.cuh"
 
 namespace monoid::cuda {
@@ -12,7 +13,8 @@ template <class T, int kHead_>
 struct Forward {
   static constexpr int kHead = kHead_;
   static constexpr bool kExact = std::is_same_v<T, float>;
-  static constexpr int kWarps = kExact && kHead > 64 ? 4 : 8, kThreads = 32 * kWarps, kRows = kWarpRows * kWarps;
+  static constexpr int kWarps = kExact ? (kHead > 64 ? 4 : 8) : kHead == 64 ? 12 : 8;
+  static constexpr int kThreads = 32 * kWarps, kRows = kWarpRows * kWarps;
   static constexpr int kColumns = kExact ? (kHead > 64 ? 32 : 64) : (kHead > 128 ? 64 : 128);
   using Rows = HeadTile<T, kRows, kHead>;
   using Columns = HeadTile<T, kColumns, kHead>;
@@ -43,7 +45,7 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
   const int tile = args.tiles - 1 - static_cast<int>(blockIdx.x) % args.tiles;
   const int head = static_cast<int>(blockIdx.x) / args.tiles % call.heads;
   const int batch = static_cast<int>(blockIdx.x) / args.tiles / call.heads;
-  const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp * kWarpRows;
+  const int warp = warp_of_block(), warp_row = warp * kWarpRows;
   const int first = tile * Shape::kRows, last = min(first + Shape::kRows, call.queries) - 1;
   const Sequence sequence(call, batch);
   const Stretch reach = sequence.together(first, last), common = sequence.common(first, last);
@@ -52,14 +54,11 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
   const Rows q{memory};
   char* const ring = memory + Rows::kBytes;
   char* const scratch = ring + 2 * args.stages * Columns::kBytes + warp * kScratchBytes<T, kColumns>;
-  const auto keys_of = [&](int stage) { return Columns{ring + 2 * stage * Columns::kBytes}; };
-  const auto values_of = [&](int stage) { return Columns{ring + (2 * stage + 1) * Columns::kBytes}; };
-  const HeadRows<const T> keys = args.k.rows(batch, head / call.group), values = args.v.rows(batch, head / call.group);
-  const auto load_stage = [&](int stage, int key) {
-    load_tile<Shape::kThreads>(keys_of(stage), keys, key, there);
-    load_tile<Shape::kThreads>(values_of(stage), values, key, there);
-    commit_copies();
+  const auto keys_of = [&](int step) { return Columns{ring + (step & (args.stages - 1)) * Columns::kBytes}; };
+  const auto values_of = [&](int step) {
+    return Columns{ring + (args.stages + (step & (args.stages - 1))) * Columns::kBytes};
   };
+  const HeadRows<const T> keys = args.k.rows(batch, head / call.group), values = args.v.rows(batch, head / call.group);
 
   float greatest[kHeld], sum[kHeld];
   Stretch seen[kHeld];
@@ -69,33 +68,30 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
     seen[i] = sequence.seen(first + warp_row + P::row(i));
   }
   typename P::template Block<Shape::kHead> mix;
-#pragma unroll
-  for (auto& row : mix)
-#pragma unroll
-    for (float& x : row) x = 0;
+  clear(mix);
   // A negative scale turns the order of scores around, and 0 makes them equal: such scores change with the mask.
   const bool positive = call.scale_log2 > 0;
   const float sign = call.scale_log2 < 0 ? -1 : 0, scale = call.scale_log2 != 0 ? fabsf(call.scale_log2) : 1;
 
   const int begin = reach.first / kColumns * kColumns;
-  int stage = 0;
-  load_tile<Shape::kThreads>(q, args.q.rows(batch, head), first, {0, call.queries});
-  if (begin < reach.end) load_stage(0, begin);
-  for (int key = begin; key < reach.end; key += kColumns) {
-    if (args.stages > 1 && key + kColumns < reach.end) {
-      load_stage(stage ^ 1, key + kColumns);
-      wait_for_copies<1>();
-    } else {
-      wait_for_copies<0>();
-    }
+  const int steps = reach.end > begin ? (reach.end - begin + kColumns - 1) / kColumns : 0;
+  // Step n has the scores of tile n and the mix of the tile before it: products that do not wait for each other, nor
+  // for the exponentials of other warps.
+  const auto load_step = [&](int step) {
+    if (step < steps) load_tile<Shape::kThreads>(keys_of(step), keys, begin + step * kColumns, there);
+    if (step > 0) load_tile<Shape::kThreads>(values_of(step - 1), values, begin + (step - 1) * kColumns, there);
+    commit_copies();
+  };
+  const auto await_step = [&](int step) {
+    wait_for_copies<0>();
+    publish_to_products();
     __syncthreads();
-
-    typename P::template Block<kColumns> p;
-#pragma unroll
-    for (auto& row : p)
-#pragma unroll
-      for (float& x : row) x = 0;
-    P::add_scores(q, warp_row, keys_of(stage), p);
+    if (args.stages > 1 && step < steps) load_step(step + 1);
+  };
+  typename P::template Block<kColumns> p;
+  float keep[kHeld];
+  const auto soften = [&](int key) {
+    hold(p);
     if (key < common.first || key + kColumns > common.end || !positive) {
 #pragma unroll
       for (int i = 0; i < kHeld; ++i)
@@ -110,7 +106,7 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
       for (float x : p[i]) top = fmaxf(top, x);
       top = fmaxf(greatest[i], largest_of_row<P::kSharing>(top));
       const float shift = top == -kInfinite ? 0 : top * scale;
-      const float keep = exp2_approximate(fmaf(greatest[i], scale, -shift));
+      keep[i] = exp2_approximate(fmaf(greatest[i], scale, -shift));
       greatest[i] = top;
       float total = 0;
 #pragma unroll
@@ -118,22 +114,42 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
         x = exp2_approximate(fmaf(x, scale, -shift));
         total += x;
       }
-      sum[i] = fmaf(sum[i], keep, total);
-#pragma unroll
-      for (float& x : mix[i]) x *= keep;
+      sum[i] = fmaf(sum[i], keep[i], total);
     }
     if constexpr (kDropout) {
       const Losses losses(call, batch * call.heads + head);
       for_each_weight<T, Side::queries, kColumns>(losses, first + warp_row, key,
                                                   [&](int i, int j, bool kept) { p[i][j] = kept ? p[i][j] : 0; });
     }
-    P::add_mix(p, values_of(stage), mix, scratch);
-    __syncthreads();
-    if (args.stages > 1) {
-      stage ^= 1;
-    } else if (key + kColumns < reach.end) {
-      load_stage(0, key + kColumns);
+    hold(p);
+  };
+
+  load_tile<Shape::kThreads>(q, args.q.rows(batch, head), first, {0, call.queries});
+  load_step(0);
+  if (steps > 0) {
+    await_step(0);
+    P::start_scores(q, warp_row, keys_of(0), p);
+    P::template finish<Columns, 0>();
+    soften(begin);
+    for (int step = 1; step < steps; ++step) {
+      typename P::template Weights<kColumns> weights(p);
+      if (args.stages == 1) __syncthreads(), load_step(step);
+      await_step(step);
+      P::start_scores(q, warp_row, keys_of(step), p);
+      P::start_mix(weights, values_of(step - 1), mix, scratch);
+      P::template finish<Columns, 1>();
+      soften(begin + step * kColumns);
+      P::template finish<Columns, 0>();
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i)
+#pragma unroll
+        for (float& x : mix[i]) x *= keep[i];
     }
+    typename P::template Weights<kColumns> weights(p);
+    if (args.stages == 1) __syncthreads(), load_step(steps);
+    await_step(steps);
+    P::start_mix(weights, values_of(steps - 1), mix, scratch);
+    P::template finish<Columns, 0>();
   }
 
   float normalise[kHeld];
@@ -164,6 +180,7 @@ void run(const Launch& launch, ForwardCall<T>& args) {
 void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& first_key, const Tensor& end_key,
                const AttentionSpec& spec, Tensor& output, Tensor& log_sum_exp) {
   if (log_sum_exp.elements() == 0) return;
+  if (decodes(q, k, v, spec)) return attention_decode(q, k, v, first_key, end_key, spec, output, log_sum_exp);
   const Launch launch("attention", q);
   dispatch_storage("attention", q.dtype(), [&]<class T>() {
     ForwardCall<T> args{AttentionCall(q, k, first_key, end_key, spec),

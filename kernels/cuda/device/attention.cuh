@@ -157,21 +157,28 @@ __device__ __forceinline__ void transpose_four(uint32_t (&x)[4]) {
 /// the channels. Wide rows arrive with the group of copies, others at once.
 template <int kThreads, class Tile, class T>
 __device__ __forceinline__ void load_tile(const Tile& tile, const HeadRows<const T>& rows, int first, Stretch within) {
-  constexpr int kPack = kWide<T>, kPacks = Tile::kChannels / kPack;
+  constexpr int kPack = kWide<T>, kPacks = Tile::kChannels / kPack, kStep = kThreads / kPacks;
   static_assert(kThreads % kPacks == 0);
-  const int pack = static_cast<int>(threadIdx.x) % kPacks * kPack;
-  for (int r = static_cast<int>(threadIdx.x) / kPacks; r < Tile::kRows; r += kThreads / kPacks) {
-    const int row = first + r;
-    const T* const from = rows.data + row * rows.step + pack;
-    const bool exists = within.has(row) && pack < rows.channels;
-    if (rows.wide) {
-      copy_async(tile.at(r, pack), exists ? from : rows.data, exists);
-    } else {
-      Pack<T, kPack> values{};
-      for (int i = 0; i < kPack; ++i)
-        if (exists && pack + i < rows.channels) values.lanes[i] = from[i];
-      *reinterpret_cast<Pack<T, kPack>*>(tile.at(r, pack)) = values;
+  const int pack = static_cast<int>(threadIdx.x) % kPacks * kPack, begin = static_cast<int>(threadIdx.x) / kPacks;
+  if (rows.wide) {
+    const bool is_channel = pack < rows.channels;
+    const T* from = rows.data + (first + begin) * rows.step + pack;
+    const int64_t step = kStep * rows.step;
+#pragma unroll
+    for (int r = 0; r < Tile::kRows; r += kStep) {
+      const bool exists = within.has(first + begin + r) && is_channel;
+      if (Tile::kRows % kStep == 0 || begin + r < Tile::kRows)
+        copy_async(tile.at(begin + r, pack), exists ? from : rows.data, exists);
+      from += step;
     }
+    return;
+  }
+  for (int r = begin; r < Tile::kRows; r += kStep) {
+    const T* const from = rows.data + (first + r) * rows.step + pack;
+    Pack<T, kPack> values{};
+    for (int i = 0; i < kPack; ++i)
+      if (within.has(first + r) && pack + i < rows.channels) values.lanes[i] = from[i];
+    *reinterpret_cast<Pack<T, kPack>*>(tile.at(r, pack)) = values;
   }
 }
 

@@ -2,14 +2,19 @@
 
 #include "monoid/kernels/cuda/device/attention.cuh"
 #include "monoid/kernels/cuda/device/tensor_core.cuh"
+#include "monoid/kernels/cuda/device/warpgroup.cuh"
 
 // Tiles of heads in shared memory and the two products that attention is made of. A warp owns sixteen rows; its lanes
 // hold kHeld rows of it each, and of these every column(j). The same kernels run on tensor cores (bf16) and on the
-// ordinary units (f32, exact), because only this file knows which lane holds what.
+// ordinary units (f32, exact), because only this file knows which lane holds what. Products may still run when they
+// have been started: what they read and write is left alone until finish().
 
 namespace monoid::cuda {
 
 inline constexpr int kWarpRows = 16;
+
+/// The number of the warp, known to the compiler as the same for all its lanes.
+__device__ __forceinline__ int warp_of_block() { return __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 32, 0); }
 
 /// bf16 [rows, channels] as tensor cores read it: blocks of 64 channels, whose eight packs of sixteen bytes are
 /// permuted by the row, so that eight rows of one column of packs lie in different banks.
@@ -42,6 +47,28 @@ struct HeadTile<float, kRows_, kHead> {
 template <class T>
 struct Products;
 
+/// What is computed into these registers is so here, neither before waits above nor after those below.
+template <class T, int M, int N>
+__device__ __forceinline__ void hold(T (&x)[M][N]) {
+#pragma unroll
+  for (auto& row : x)
+#pragma unroll
+    for (T& value : row) {
+      if constexpr (std::is_same_v<T, float>)
+        asm volatile("" : "+f"(value)::"memory");
+      else
+        asm volatile("" : "+r"(value)::"memory");
+    }
+}
+
+template <int M, int N>
+__device__ __forceinline__ void clear(float (&x)[M][N]) {
+#pragma unroll
+  for (auto& row : x)
+#pragma unroll
+    for (float& value : row) value = 0;
+}
+
 // --------------------------------------------------------------------------------------------------- tensor cores
 
 template <>
@@ -54,40 +81,69 @@ struct Products<bfloat16> {
   __device__ static int row(int i) { return static_cast<int>(threadIdx.x) % 32 / 4 + 8 * i; }
   __device__ static int column(int j) { return j / 2 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + j % 2; }
 
-  /// x += a b^T: rows a_row .. of a, all of b.
+  /// Weights as tensor cores take them: two a register.
+  template <int kColumns>
+  struct Weights {
+    __device__ explicit Weights(const Block<kColumns>& x) {
+#pragma unroll
+      for (int k = 0; k < kColumns / 16; ++k)
+#pragma unroll
+        for (int m = 0; m < 4; ++m)
+          words[k][m] = narrow_pair(x[m % 2][4 * k + m / 2 * 2], x[m % 2][4 * k + m / 2 * 2 + 1]);
+    }
+    uint32_t words[kColumns / 16][4];
+  };
+  /// Four warps together, on GPUs that can: for tiles like B.
+  template <class B>
+  static constexpr bool kTogether = kHasWarpgroups&& B::kChannels >= 64 && B::kRows >= 64;
+
+  /// Starts x = a b^T: rows a_row .. of a, all of b.
   template <class A, class B>
-  __device__ static void add_scores(const A& a, int a_row, const B& b, Block<B::kRows>& x) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+  __device__ static void start_scores(const A& a, int a_row, const B& b, Block<B::kRows>& x) {
+    if constexpr (kTogether<B>) {
+      start_scores_together(a, a_row, b, x);
+    } else {
+      const int lane = static_cast<int>(threadIdx.x) % 32;
+      clear(x);
 #pragma unroll
-    for (int k = 0; k < A::kChannels; k += 16) {
-      uint32_t left[4];
-      load_matrices(left, a.at(a_row + lane % 16, k + lane / 16 * 8));
+      for (int k = 0; k < A::kChannels; k += 16) {
+        uint32_t left[4];
+        load_matrices(left, a.at(a_row + lane % 16, k + lane / 16 * 8));
 #pragma unroll
-      for (int n = 0; n < B::kRows; n += 16) {
-        uint32_t right[4];
-        load_matrices(right, b.at(n + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
-        multiply_add(at(x, n / 8), left, right[0], right[1]);
-        multiply_add(at(x, n / 8 + 1), left, right[2], right[3]);
+        for (int n = 0; n < B::kRows; n += 16) {
+          uint32_t right[4];
+          load_matrices(right, b.at(n + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
+          multiply_add(x, n / 8, left, right[0], right[1]);
+          multiply_add(x, n / 8 + 1, left, right[2], right[3]);
+        }
       }
     }
   }
-  /// y += x b.
+  /// Starts y += x b.
   template <class B>
-  __device__ static void add_mix(const Block<B::kRows>& x, const B& b, Block<B::kChannels>& y, char*) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+  __device__ static void start_mix(Weights<B::kRows>& x, const B& b, Block<B::kChannels>& y, char*) {
+    if constexpr (kTogether<B>) {
+      start_mix_together(x, b, y);
+    } else {
+      const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-    for (int k = 0; k < B::kRows; k += 16) {
-      const int j = k / 4;
-      const uint32_t left[4] = {narrow_pair(x[0][j], x[0][j + 1]), narrow_pair(x[1][j], x[1][j + 1]),
-                                narrow_pair(x[0][j + 2], x[0][j + 3]), narrow_pair(x[1][j + 2], x[1][j + 3])};
+      for (int k = 0; k < B::kRows; k += 16) {
 #pragma unroll
-      for (int n = 0; n < B::kChannels; n += 16) {
-        uint32_t right[4];
-        load_transposed(right, b.at(k + lane % 16, n + lane / 16 * 8));
-        multiply_add(at(y, n / 8), left, right[0], right[1]);
-        multiply_add(at(y, n / 8 + 1), left, right[2], right[3]);
+        for (int n = 0; n < B::kChannels; n += 16) {
+          uint32_t right[4];
+          load_transposed(right, b.at(k + lane % 16, n + lane / 16 * 8));
+          multiply_add(y, n / 8, x.words[k / 16], right[0], right[1]);
+          multiply_add(y, n / 8 + 1, x.words[k / 16], right[2], right[3]);
+        }
       }
     }
+  }
+  /// Waits until all started products but the last `kPending` are there.
+  template <class B, int kPending>
+  __device__ static void finish() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    if constexpr (kTogether<B>) wait_for_products<kPending>();
+#endif
   }
   /// Rows first + row(i) of a head from y; those beyond `end` are not there.
   template <int kColumns>
@@ -109,17 +165,52 @@ struct Products<bfloat16> {
   }
 
  private:
-  /// The four numbers of a lane in an 8-column tile.
-  struct Four {
-    float &a, &b, &c, &d;
-  };
   template <int N>
-  __device__ static Four at(float (&x)[kHeld][N], int tile) {
-    return {x[0][2 * tile], x[0][2 * tile + 1], x[1][2 * tile], x[1][2 * tile + 1]};
+  __device__ static void multiply_add(float (&x)[kHeld][N], int tile, const uint32_t (&left)[4], uint32_t low,
+                                      uint32_t high) {
+    multiply_add_tile(x[0][2 * tile], x[0][2 * tile + 1], x[1][2 * tile], x[1][2 * tile + 1], left, low, high);
   }
-  __device__ static void multiply_add(Four d, const uint32_t (&left)[4], uint32_t low, uint32_t high) {
-    multiply_add_tile(d.a, d.b, d.c, d.d, left, low, high);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  template <class A, class B>
+  __device__ static void start_scores_together(const A& a, int a_row, const B& b, Block<B::kRows>& x) {
+    const uint64_t left = tile_descriptor(a.memory + a_row / 64 * 64 * 128, A::kBlockBytes);
+    const uint64_t right = tile_descriptor(b.memory, B::kBlockBytes);
+    products_fence();
+#pragma unroll
+    for (int k = 0; k < A::kChannels; k += 16) {
+      const uint64_t l = left + (k / 64 * A::kBlockBytes + k % 64 * 2) / 16;
+      const uint64_t r = right + (k / 64 * B::kBlockBytes + k % 64 * 2) / 16;
+      if constexpr (B::kRows == 128)
+        group_scores_128<0>(x, l, r, k > 0);
+      else
+        group_scores_64<0>(x, l, r, k > 0);
+    }
+    commit_products();
   }
+  template <class B>
+  __device__ static void start_mix_together(Weights<B::kRows>& x, const B& b, Block<B::kChannels>& y) {
+    const uint64_t right = tile_descriptor(b.memory, B::kBlockBytes);
+    hold(x.words);
+    hold(y);
+    products_fence();
+#pragma unroll
+    for (int k = 0; k < B::kRows; k += 16) {
+      const uint64_t r = right + k * 128 / 16;
+      if constexpr (B::kChannels == 64) {
+        group_mix_64<0>(y, x.words[k / 16], r);
+      } else {
+        group_mix_128<0>(y, x.words[k / 16], r);
+        if constexpr (B::kChannels == 256) group_mix_128<32>(y, x.words[k / 16], r + 2 * B::kBlockBytes / 16);
+      }
+    }
+    commit_products();
+  }
+#else
+  template <class... Operands>
+  __device__ static void start_scores_together(Operands&...) {}
+  template <class... Operands>
+  __device__ static void start_mix_together(Operands&...) {}
+#endif
 };
 
 // ---------------------------------------------------------------------------------------------------------- exact
@@ -134,8 +225,20 @@ struct Products<float> {
   __device__ static int row(int i) { return static_cast<int>(threadIdx.x) % 32 / 8 + 4 * i; }
   __device__ static int column(int j) { return static_cast<int>(threadIdx.x) % 8 + 8 * j; }
 
+  template <int kColumns>
+  struct Weights {
+    __device__ explicit Weights(const Block<kColumns>& from) {
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i)
+#pragma unroll
+        for (int j = 0; j < kColumns / kSharing; ++j) x[i][j] = from[i][j];
+    }
+    Block<kColumns> x;
+  };
+
   template <class A, class B>
-  __device__ static void add_scores(const A& a, int a_row, const B& b, Block<B::kRows>& x) {
+  __device__ static void start_scores(const A& a, int a_row, const B& b, Block<B::kRows>& x) {
+    clear(x);
 #pragma unroll 4
     for (int k = 0; k < A::kChannels; k += 4) {
       float4 left[kHeld];
@@ -156,7 +259,9 @@ struct Products<float> {
   }
   /// Weights pass through shared memory to the lanes that need them. Columns of y come four side by side.
   template <class B>
-  __device__ static void add_mix(const Block<B::kRows>& x, const B& b, Block<B::kChannels>& y, char* scratch) {
+  __device__ static void start_mix(Weights<B::kRows>& weights_of_rows, const B& b, Block<B::kChannels>& y,
+                                   char* scratch) {
+    const auto& x = weights_of_rows.x;
     constexpr int kStep = B::kRows + 4;
     float* const weights = reinterpret_cast<float*>(scratch);
     const int near = static_cast<int>(threadIdx.x) % 8 * 4;
@@ -187,6 +292,8 @@ struct Products<float> {
       }
     }
   }
+  template <class B, int kPending>
+  __device__ static void finish() {}
   template <int kColumns>
   __device__ static void store(const Block<kColumns>& y, const float (&scale)[kHeld], const HeadRows<float>& rows,
                                int first, int end) {
