@@ -1,8 +1,11 @@
-// The gradients of attention, from the output and each row's log-sum-exp: weights are computed again, nothing of the
-// matrix of scores is stored. Two kernels of one form, so that every sum has one owner and a fixed order, without
-// atomics: a block keeps a tile of rows (keys for dK and dV, queries for dQ) and walks over the tiles of the other side
-// that see it. In both the scores stand with the rows that sum, so they go from one product to the next in registers.
-// Floor: 10 multiply-adds a visible pair and channel; two kernels make that 14.
+// The gradients of attention, from the output and each row's log-sum-exp:
+// weights are computed again, nothing of the matrix of scores is stored. Two
+// kernels of one form, so that every sum has one owner and a fixed order,
+// without atomics: a block keeps a tile of rows (keys for dK and dV, queries
+// for dQ) and walks over the tiles of the other side that see it. In both the
+// scores stand with the rows that sum, so they go from one product to the next
+// in registers. Floor: 10 multiply-adds a visible pair and channel; two kernels
+// make that 14.
 
 #include "monoid/kernels/cuda/device/attention_dropout.cuh"
 
@@ -20,7 +23,7 @@ struct Backward {
                                                                          : 128;
   using Rows = HeadTile<T, kRows, kHead>;
   using Columns = HeadTile<T, kColumns, kHead>;
-  static constexpr size_t kInfoBytes = kColumns * (sizeof(float2) + sizeof(Stretch));
+  static constexpr size_t kInfoBytes = kColumns * (2 * sizeof(float) + sizeof(Stretch));
   static constexpr size_t shared_bytes(int stages) {
     return 2 * Rows::kBytes + stages * (2 * Columns::kBytes + kInfoBytes) + kWarps * kScratchBytes<T, kColumns>;
   }
@@ -34,12 +37,14 @@ struct BackwardCall {
   AttentionCall call;
   Heads<const T> q, k, v, output_cotangent;
   Heads<T> q_gradient, k_gradient, v_gradient;
-  const float2* rows;  // of each query: its log-sum-exp in base 2, and what is taken off dP
+  const float *log_sums, *offs;  // of each query: its log-sum-exp in base 2, and
+                                 // what is taken off dP
   int tiles;
   int stages;
 };
 
-// ------------------------------------------------------------------------------------------------------------ rows
+// ------------------------------------------------------------------------------------------------------------
+// rows
 
 template <class T>
 struct RowCall {
@@ -48,7 +53,7 @@ struct RowCall {
   int64_t cotangent_steps[3];
   int heads, queries;
   int64_t count;
-  float2* rows;
+  float *log_sums, *offs;
 };
 
 /// Eight lanes a row. A row without keys has weights exp2(s - inf) = 0.
@@ -80,10 +85,12 @@ __global__ void __launch_bounds__(256) row_kernel(const __grid_constant__ RowCal
     sum -= args.log_sum_exp_cotangent[batch * args.cotangent_steps[0] + head * args.cotangent_steps[1] +
                                       query * args.cotangent_steps[2]];
   const float log_sum = args.log_sum_exp[row];
-  args.rows[row] = {log_sum == -kInfinite ? kInfinite : log_sum * kLog2e, sum};
+  args.log_sums[row] = log_sum == -kInfinite ? kInfinite : log_sum * kLog2e;
+  args.offs[row] = sum;
 }
 
-// ------------------------------------------------------------------------------------------------------- gradients
+// -------------------------------------------------------------------------------------------------------
+// gradients
 
 template <class Shape, class T, Side kRowSide, Sums kSums, bool kDropout>
 __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_constant__ BackwardCall<T> args) {
@@ -113,20 +120,19 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
   char* const scratch = infos + args.stages * Shape::kInfoBytes + warp * kScratchBytes<T, kColumns>;
   const auto right_of = [&](int stage) { return Columns{ring + stage * kStageBytes}; };
   const auto right_output_of = [&](int stage) { return Columns{ring + stage * kStageBytes + Columns::kBytes}; };
-  const auto sums_of = [&](int stage) { return reinterpret_cast<float2*>(infos) + stage * kColumns; };
+  const auto log_sums_of = [&](int stage) { return reinterpret_cast<float*>(infos) + 2 * stage * kColumns; };
   const auto seen_of = [&](int stage) {
-    return reinterpret_cast<Stretch*>(infos + args.stages * kColumns * sizeof(float2)) + stage * kColumns;
+    return reinterpret_cast<Stretch*>(infos + args.stages * kColumns * 2 * sizeof(float)) + stage * kColumns;
   };
 
-  // A step is a tile of keys, or one of queries of one of the heads that share the key head.
+  // A step is a tile of keys, or one of queries of one of the heads that share
+  // the key head.
   const int begin = reach.first / kColumns * kColumns;
   const int steps_each = reach.end > begin ? (reach.end - begin + kColumns - 1) / kColumns : 0;
   const int steps = kOfQueries ? steps_each : steps_each * call.group;
   const auto head_of = [&](int step) { return kOfQueries ? row_head : row_head * call.group + step / steps_each; };
   const auto column_of = [&](int step) { return begin + step % steps_each * kColumns; };
-  const auto rows_of = [&](int head) {
-    return args.rows + static_cast<int64_t>(batch * call.heads + head) * call.queries;
-  };
+  const auto sums_at = [&](int head) { return static_cast<int64_t>(batch * call.heads + head) * call.queries; };
   const auto load_step = [&](int stage, int step) {
     const int head = head_of(step), column = column_of(step);
     if constexpr (kOfQueries) {
@@ -138,7 +144,10 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
       load_tile<Shape::kThreads>(right_output_of(stage), args.output_cotangent.rows(batch, head), column, all_queries);
       if (const int c = static_cast<int>(threadIdx.x); c < kColumns) {
         const int query = column + c;
-        copy_async_pair(sums_of(stage) + c, rows_of(head) + (query < call.queries ? query : 0), query < call.queries);
+        const bool exists = query < call.queries;
+        const int64_t at = sums_at(head) + (exists ? query : 0);
+        copy_async_word(log_sums_of(stage) + c, args.log_sums + at, exists);
+        copy_async_word(log_sums_of(stage) + kColumns + c, args.offs + at, exists);
         seen_of(stage)[c] = sequence.seen(query);
       }
     }
@@ -146,12 +155,13 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
   };
 
   Stretch seen[kHeld];
-  float2 row_sums[kHeld];
+  float row_log_sums[kHeld], row_offs[kHeld];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     const int row = first + warp_row + P::row(i);
     seen[i] = sequence.seen(row);
-    row_sums[i] = kOfQueries && row < rows ? rows_of(row_head)[row] : float2{kInfinite, 0};
+    row_log_sums[i] = kOfQueries && row < rows ? args.log_sums[sums_at(row_head) + row] : kInfinite;
+    row_offs[i] = kOfQueries && row < rows ? args.offs[sums_at(row_head) + row] : 0;
   }
   typename P::template Block<kFromScores ? Shape::kHead : P::kSharing> from_scores;
   typename P::template Block<kFromWeights ? Shape::kHead : P::kSharing> from_weights;
@@ -176,7 +186,7 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
 
     const int column = column_of(step);
     const Columns right = right_of(stage), right_output = right_output_of(stage);
-    const float2* const sums = sums_of(stage);
+    const float *const log_sums = log_sums_of(stage), *const offs = log_sums + kColumns;
     const Stretch* const stretches = seen_of(stage);
     typename P::template Block<kColumns> p, d;
     P::start_scores(left, warp_row, right, p);
@@ -187,10 +197,10 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
     // Scores to weights.
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
-      const float log_sum = kOfQueries ? 0 : sums[P::column(j)].x;
+      const float log_sum = kOfQueries ? 0 : log_sums[P::column(j)];
 #pragma unroll
       for (int i = 0; i < kHeld; ++i)
-        p[i][j] = exp2_approximate(fmaf(p[i][j], call.scale_log2, -(kOfQueries ? row_sums[i].x : log_sum)));
+        p[i][j] = exp2_approximate(fmaf(p[i][j], call.scale_log2, -(kOfQueries ? row_log_sums[i] : log_sum)));
     }
     const Stretch common =
         kOfQueries ? sequence.common(first, last) : sequence.common(column, min(column + kColumns, call.queries) - 1);
@@ -249,9 +259,9 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
       if constexpr (kDropout) drop(d);
 #pragma unroll
       for (int j = 0; j < kEach; ++j) {
-        const float off = kOfQueries ? 0 : sums[P::column(j)].y;
+        const float off = kOfQueries ? 0 : offs[P::column(j)];
 #pragma unroll
-        for (int i = 0; i < kHeld; ++i) d[i][j] = p[i][j] * (d[i][j] - (kOfQueries ? row_sums[i].y : off));
+        for (int i = 0; i < kHeld; ++i) d[i][j] = p[i][j] * (d[i][j] - (kOfQueries ? row_offs[i] : off));
       }
       typename P::template Weights<kColumns> weights(d);
       P::start_mix(weights, right, from_scores, scratch);
@@ -303,7 +313,8 @@ void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const
                         const Tensor& log_sum_exp, const Tensor& output_cotangent, const Tensor& log_sum_exp_cotangent,
                         Tensor& q_gradient, Tensor& k_gradient, Tensor& v_gradient) {
   const Launch launch("attention", q);
-  const Tensor rows = Tensor::empty({log_sum_exp.elements(), 2}, DType::f32, q.device());
+  const Tensor row_sums = Tensor::empty({2, log_sum_exp.elements()}, DType::f32, q.device());
+  float* const log_sums = static_cast<float*>(row_sums.raw());
   dispatch_storage("attention", q.dtype(), [&]<class T>() {
     RowCall<T> sums{Heads<const T>(output),
                     Heads<const T>(output_cotangent),
@@ -313,7 +324,8 @@ void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const
                     static_cast<int>(q.size(2)),
                     static_cast<int>(q.size(1)),
                     log_sum_exp.elements(),
-                    static_cast<float2*>(rows.raw())};
+                    log_sums,
+                    log_sums + log_sum_exp.elements()};
     if (log_sum_exp_cotangent.defined())
       for (int axis = 0; axis < 3; ++axis) sums.cotangent_steps[axis] = log_sum_exp_cotangent.strides()[axis];
     launch(row_kernel<T>, static_cast<unsigned>(blocks_for(sums.count, 32)), 256, sums);
@@ -325,7 +337,8 @@ void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const
                          Heads<T>(q_gradient),
                          Heads<T>(k_gradient),
                          Heads<T>(v_gradient),
-                         sums.rows,
+                         sums.log_sums,
+                         sums.offs,
                          0,
                          0};
     dispatch_head(std::max(q.size(3), v.size(3)), [&]<int kHead>() {

@@ -1,7 +1,9 @@
-// Attention of few queries over many keys: a block reads a stretch of 256 keys, always the same, for all the query rows
-// that share a key head; what the stretches know of the softmax is combined in their order. Keys and values go from
-// memory straight into the registers in which tensor cores want them: a lane reads sixteen bytes of a row, and which
-// channel counts as which column is a matter of agreement. Floor: keys and values once.
+// Attention of few queries over many keys: a block reads a stretch of 256 keys,
+// always the same, for all the query rows that share a key head; what the
+// stretches know of the softmax is combined in their order. Keys and values go
+// from memory straight into the registers in which tensor cores want them: a
+// lane reads sixteen bytes of a row, and which channel counts as which column
+// is a matter of agreement. Floor: keys and values once.
 
 #include "monoid/kernels/cuda/attention_decode.h"
 
@@ -42,15 +44,17 @@ __device__ __forceinline__ uint4 fetch(const HeadRows<const T>& rows, int row, i
   return __ldcs(reinterpret_cast<const uint4*>(rows.data + row * rows.step + channel));
 }
 
-// A warp's share of a stretch: sixteen keys at a time against all rows. Sums of a row lie in the lanes that hold it.
-template <class T, int kHead>
+// A warp's share of a stretch: sixteen keys at a time against all rows. Sums of
+// a row lie in the lanes that hold it.
+template <class T, int kHead, int kHeld>
 struct Reader;
 
-/// Tensor cores: lane (g, t) = (lane / 4, lane % 4) holds rows g and g + 8. As the left side of scores, t has channels
-/// 8 t .. of each 32; as the right side of the mix, g has channels 8 g .. of each 64.
-template <int kHead>
-struct Reader<bfloat16, kHead> {
-  static constexpr int kKeys = 16, kHeld = 2, kChunks = kHead / 32, kBlocks = kHead / 64;
+/// Tensor cores: lane (g, t) = (lane / 4, lane % 4) holds row g and, of more
+/// than eight, g + 8. As the left side of scores, t has channels 8 t .. of each
+/// 32; as the right side of the mix, g has channels 8 g .. of each 64.
+template <int kHead, int kHeld>
+struct Reader<bfloat16, kHead, kHeld> {
+  static constexpr int kKeys = 16, kChunks = kHead / 32, kBlocks = kHead / 64;
 
   __device__ Reader(const DecodeCall<bfloat16>& args, int batch, int key_head)
       : keys(args.k.rows(batch, key_head)), values(args.v.rows(batch, key_head)) {
@@ -61,7 +65,7 @@ struct Reader<bfloat16, kHead> {
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         const uint4 x = fetch(rows, row / args.call.group, 32 * c + 8 * t(), row < args.rows);
-        q[2 * c][i] = x.x, q[2 * c][i + 2] = x.y, q[2 * c + 1][i] = x.z, q[2 * c + 1][i + 2] = x.w;
+        q[2 * c][i][0] = x.x, q[2 * c][i][1] = x.y, q[2 * c + 1][i][0] = x.z, q[2 * c + 1][i][1] = x.w;
       }
     }
 #pragma unroll
@@ -69,7 +73,7 @@ struct Reader<bfloat16, kHead> {
 #pragma unroll
       for (auto& tile : block)
 #pragma unroll
-        for (float& x : tile) x = 0;
+        for (auto& row : tile) row[0] = row[1] = 0;
   }
   __device__ static int g() { return static_cast<int>(threadIdx.x) % 32 / 4; }
   __device__ static int t() { return static_cast<int>(threadIdx.x) % 4; }
@@ -99,21 +103,22 @@ struct Reader<bfloat16, kHead> {
   __device__ void scores(const Tile& tile, float (&s)[kHeld][4]) const {
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      float* const upper = &s[0][2 * n];
-      float* const lower = &s[1][2 * n];
-      upper[0] = upper[1] = lower[0] = lower[1] = 0;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) s[i][2 * n] = s[i][2 * n + 1] = 0;
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         const uint4 k = tile.k[n][c];
-        multiply_add_tile(upper[0], upper[1], lower[0], lower[1], q[2 * c], k.x, k.y);
-        multiply_add_tile(upper[0], upper[1], lower[0], lower[1], q[2 * c + 1], k.z, k.w);
+        multiply_add(s, 2 * n, q[2 * c], k.x, k.y);
+        multiply_add(s, 2 * n, q[2 * c + 1], k.z, k.w);
       }
     }
   }
   /// Rescales the mix and adds p times the values.
   __device__ void absorb(const Tile& tile, const float (&p)[kHeld][4], const float (&keep)[kHeld]) {
-    const uint32_t left[4] = {narrow_pair(p[0][0], p[0][1]), narrow_pair(p[1][0], p[1][1]),
-                              narrow_pair(p[0][2], p[0][3]), narrow_pair(p[1][2], p[1][3])};
+    uint32_t left[kHeld][2];
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+      left[i][0] = narrow_pair(p[i][0], p[i][1]), left[i][1] = narrow_pair(p[i][2], p[i][3]);
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
       const auto word = [&](int n, int w) {
@@ -123,10 +128,10 @@ struct Reader<bfloat16, kHead> {
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const uint32_t half = j % 2 ? 0x7632 : 0x5410;
-        float(&m)[4] = mix[b][j];
-        m[0] *= keep[0], m[1] *= keep[0], m[2] *= keep[1], m[3] *= keep[1];
-        multiply_add_tile(m[0], m[1], m[2], m[3], left, __byte_perm(word(0, j / 2), word(1, j / 2), half),
-                          __byte_perm(word(2, j / 2), word(3, j / 2), half));
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) mix[b][j][i][0] *= keep[i], mix[b][j][i][1] *= keep[i];
+        multiply_add(mix[b][j], 0, left, __byte_perm(word(0, j / 2), word(1, j / 2), half),
+                     __byte_perm(word(2, j / 2), word(3, j / 2), half));
       }
     }
   }
@@ -138,31 +143,51 @@ struct Reader<bfloat16, kHead> {
     x += __shfl_xor_sync(kAllLanes, x, 1);
     return x + __shfl_xor_sync(kAllLanes, x, 2);
   }
-  /// Calls visit(row, channel, value) for the mix.
+  /// Calls visit(i, channel, four values of the mix side by side).
   template <class Visit>
-  __device__ void for_each(Visit visit) const {
+  __device__ void for_each_four(Visit visit) const {
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b)
+    for (int i = 0; i < kHeld; ++i)
 #pragma unroll
-      for (int j = 0; j < 8; ++j)
+      for (int b = 0; b < kBlocks; ++b)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) visit(e / 2, 64 * b + 8 * (2 * t() + e % 2) + j, mix[b][j][e]);
+        for (int e = 0; e < 2; ++e)
+#pragma unroll
+          for (int j = 0; j < 8; j += 4)
+            visit(i, 64 * b + 8 * (2 * t() + e) + j,
+                  float4{mix[b][j][i][e], mix[b][j + 1][i][e], mix[b][j + 2][i][e], mix[b][j + 3][i][e]});
   }
 
   HeadRows<const bfloat16> keys, values;
-  uint32_t q[2 * kChunks][4];
-  float mix[kBlocks][8][4];
+  uint32_t q[2 * kChunks][kHeld][2];
+  float mix[kBlocks][8][kHeld][2];
+
+ private:
+  /// Rows that are not there are zeros, in registers that all products share.
+  template <int N>
+  __device__ static void multiply_add(float (&x)[kHeld][N], int at, const uint32_t (&left)[kHeld][2], uint32_t low,
+                                      uint32_t high) {
+    if constexpr (kHeld == 2) {
+      multiply_add_tile(x[0][at], x[0][at + 1], x[1][at], x[1][at + 1],
+                        {left[0][0], left[1][0], left[0][1], left[1][1]}, low, high);
+    } else {
+      float none = 0, nothing = 0;
+      multiply_add_tile(x[0][at], x[0][at + 1], none, nothing, {left[0][0], 0, left[0][1], 0}, low, high);
+    }
+  }
 };
 
-template <class T, int kHead>
-__global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant__ DecodeCall<T> args) {
-  using Read = Reader<T, kHead>;
-  constexpr int kHeld = Read::kHeld;
-  __shared__ float2 warp_sums[kWarps][kMostRows];
-  __shared__ float warp_mix[kWarps][kMostRows][kHead];
+template <class T, int kHead, int kHeld>
+__global__ void __launch_bounds__(kThreads, kHeld == 1 && kHead == 64 ? 4 : 2)
+    decode_kernel(const __grid_constant__ DecodeCall<T> args) {
+  using Read = Reader<T, kHead, kHeld>;
+  __shared__ float2 warp_sums[kWarps][8 * kHeld];
+  __shared__ __align__(16) float warp_mix[kWarps][8 * kHeld][kHead + 4];
   const AttentionCall& call = args.call;
-  const int split = static_cast<int>(blockIdx.x) % args.splits;
-  const int key_head = static_cast<int>(blockIdx.x) / args.splits % call.key_heads;
+  // The heads of a key lie side by side: blocks that run together read whole
+  // pages.
+  const int key_head = static_cast<int>(blockIdx.x) % call.key_heads;
+  const int split = static_cast<int>(blockIdx.x) / call.key_heads % args.splits;
   const int batch = static_cast<int>(blockIdx.x) / args.splits / call.key_heads;
   const Sequence sequence(call, batch);
   const Stretch reach = sequence.together(0, call.queries - 1);
@@ -215,7 +240,9 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
     const float total = Read::row_sum(sum[i]);
     warp_sums[warp][Read::row_of(i)] = {greatest[i], total};
   }
-  reader.for_each([&](int i, int channel, float x) { warp_mix[warp][Read::row_of(i)][channel] = x; });
+  reader.for_each_four([&](int i, int channel, const float4& four) {
+    *reinterpret_cast<float4*>(&warp_mix[warp][Read::row_of(i)][channel]) = four;
+  });
   __syncthreads();
 
   const int64_t place = static_cast<int64_t>(batch * call.key_heads + key_head) * args.splits + split;
@@ -271,7 +298,8 @@ void run(const Launch& launch, DecodeCall<T>& args) {
   const Tensor memory = Tensor::empty({partials * (kHead + 2)}, DType::f32, Device{DeviceKind::cuda, launch.index()});
   args.sums = static_cast<float2*>(memory.raw());
   args.outputs = static_cast<float*>(memory.raw()) + 2 * partials;
-  launch(decode_kernel<T, kHead>, static_cast<unsigned>(heads * args.splits), kThreads, args);
+  launch(args.rows <= 8 ? decode_kernel<T, kHead, 1> : decode_kernel<T, kHead, 2>,
+         static_cast<unsigned>(heads * args.splits), kThreads, args);
   launch(combine_kernel<T, kHead>, static_cast<unsigned>(heads * args.rows), dim3(kHead, kSlices), args);
 }
 

@@ -15,11 +15,11 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
       : "memory");
 }
 
-/// The same for eight bytes.
-__device__ __forceinline__ void copy_async_pair(void* shared, const void* global, bool exists = true) {
+/// The same for four bytes.
+__device__ __forceinline__ void copy_async_word(void* shared, const void* global, bool exists = true) {
   asm volatile(
-      "cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-      "l"(global), "r"(exists ? 8 : 0)
+      "cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+      "l"(global), "r"(exists ? 4 : 0)
       : "memory");
 }
 
