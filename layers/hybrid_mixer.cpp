@@ -21,16 +21,24 @@ HybridMixer::HybridMixer(const HybridMixerOptions& options, Generator& init)
       attention_out_norm_(options.head_channels),
       to_out_(inner(options), options.channels, Bias::none, init) {}
 
+// From queries, keys and values side by side, [batch, time, 3 * width]: as they are where nothing is kept of them.
+Tensor HybridMixer::attended(const Tensor& qkv, StateUpdate& state, const std::string& name) const {
+  if (!state.has_state())
+    return packed_attention(qkv, options_.heads, options_.heads, {.first_key = state.first_key()});
+  const int64_t width = inner(options_);
+  Tensors parts = split(qkv, 2, {width, width, width});
+  for (Tensor& part : parts) part = reshape(part, {qkv.size(0), qkv.size(1), options_.heads, options_.head_channels});
+  const auto [keys, values] = state.append(name, parts[1], parts[2]);
+  return attention(parts[0], keys, values, {.first_key = state.first_key(), .end_key = state.end_key()});
+}
+
 Tensor HybridMixer::forward(const Tensor& x, StateUpdate& state, const std::string& name,
                             const Tensor& residual) const {
   const int64_t batch = x.size(0), time = x.size(1), width = inner(options_);
   const auto in_heads = [&](const Tensor& packed) {
     return reshape(packed, {batch, time, options_.heads, options_.head_channels});
   };
-  const Tensors qkv = split(to_qkv_.forward(x), 2, {width, width, width});
-  const auto [keys, values] = state.append(name, in_heads(qkv[1]), in_heads(qkv[2]));
-  const Tensor seen =
-      attention(in_heads(qkv[0]), keys, values, {.first_key = state.first_key(), .end_key = state.end_key()});
+  const Tensor seen = in_heads(attended(to_qkv_.forward(x), state, name));
   const OutputAndState rnn = rnn_.forward(x, state.before(name + ".hidden", {batch, width}), {}, state.padding());
   state.after(name + ".hidden", rnn.state);
 

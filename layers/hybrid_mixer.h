@@ -25,6 +25,8 @@ class HybridMixer : public Module {
   void visit(Visitor& visitor) override;
 
  private:
+  Tensor attended(const Tensor& qkv, StateUpdate& state, const std::string& name) const;
+
   HybridMixerOptions options_;
   Linear to_qkv_;
   RmsNorm mix_norm_;

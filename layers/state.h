@@ -82,6 +82,8 @@ class StateUpdate {
   StateUpdate(std::string_view owner, State* state, const Tensor& tokens, const Tensor& padding = {});
 
   const Padding& padding() const { return padding_; }
+  /// Whether there is a state to read or keep.
+  bool has_state() const { return state_ != nullptr; }
 
   /// The tensor the last call left, which must have the wanted shape; undefined on a fresh start.
   Tensor before(const std::string& name, const Shape& wanted) const;
