@@ -113,6 +113,37 @@ struct LogAffine {
   }
 };
 
+// -------------------------------------------------------------------------------------------------- matrix product
+
+/// A row of N numbers. The state of a matrix scan is N of them, which never meet.
+template <class T, int N>
+struct MatrixRow {
+  T x[N];
+};
+
+/// row -> row X: the order of the factors matters. What kernels do in registers and tiles (kernels/matrix_scan.h).
+template <class T, int N>
+struct MatrixProduct {
+  MatrixRow<T, N> row[N];
+
+  MONOID_HOST_DEVICE static constexpr MatrixProduct identity() {
+    MatrixProduct result{};
+    for (int i = 0; i < N; ++i) result.row[i].x[i] = T(1);
+    return result;
+  }
+  MONOID_HOST_DEVICE constexpr MatrixRow<T, N> advance(const MatrixRow<T, N>& h) const {
+    MatrixRow<T, N> result{};
+    for (int k = 0; k < N; ++k)
+      for (int j = 0; j < N; ++j) result.x[j] += h.x[k] * row[k].x[j];
+    return result;
+  }
+  MONOID_HOST_DEVICE friend constexpr MatrixProduct combine(const MatrixProduct& left, const MatrixProduct& right) {
+    MatrixProduct result{};
+    for (int i = 0; i < N; ++i) result.row[i] = right.advance(left.row[i]);
+    return result;
+  }
+};
+
 // ------------------------------------------------------------------------------------------- gates and convex maps
 
 /// A gate z in [0, 1] held by the smaller of z and 1 - z. That one has full relative precision, while 1 - z rounded

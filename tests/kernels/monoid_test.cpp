@@ -1,5 +1,7 @@
 #include "monoid/kernels/monoid.h"
 
+#include <algorithm>
+#include <cmath>
 #include <complex>
 #include <vector>
 
@@ -110,6 +112,42 @@ TEST_CASE("complex arithmetic is that of std::complex, and of the reals where th
     const Complex<double> real = Affine<Complex<double>>{Complex(a.re), Complex(b.re)}.advance(Complex(x.re));
     CHECK(real.re == Affine<double>{a.re, b.re}.advance(x.re));
     CHECK(real.im == 0);
+  }
+}
+
+TEST_CASE("matrices form a monoid that does not commute, and chunks of them replace their steps") {
+  constexpr int kOrder = 3;
+  using M = MatrixProduct<double, kOrder>;
+  Generator generator(8);
+  std::vector<M> elements(kSteps);
+  for (M& element : elements)
+    for (auto& row : element.row)
+      for (double& x : row.x) x = 2 * generator.uniform() - 1;
+  const MatrixRow<double, kOrder> state{{1, -2, 0.5}};
+  const auto same = [&](const MatrixRow<double, kOrder>& a, const MatrixRow<double, kOrder>& b, double scale) {
+    for (int j = 0; j < kOrder; ++j) CHECK(std::abs(a.x[j] - b.x[j]) <= 1e-13 * scale);
+  };
+  for (size_t i = 0; i + 2 < elements.size(); ++i) {
+    const M &a = elements[i], &b = elements[i + 1], &c = elements[i + 2];
+    same(combine(M::identity(), a).advance(state), a.advance(state), 1);
+    same(combine(a, M::identity()).advance(state), a.advance(state), 1);
+    same(combine(combine(a, b), c).advance(state), combine(a, combine(b, c)).advance(state), 10);
+    same(combine(a, b).advance(state), b.advance(a.advance(state)), 10);
+    CHECK(std::abs(combine(a, b).advance(state).x[0] - combine(b, a).advance(state).x[0]) > 1e-6);
+  }
+  MatrixRow<double, kOrder> sequential = state;
+  for (const M& element : elements) sequential = element.advance(sequential);
+  double largest = 0;
+  for (const double x : sequential.x) largest = std::max(largest, std::abs(x));
+  for (const size_t chunk : {1u, 7u, 16u, 60u}) {
+    CAPTURE(chunk);
+    MatrixRow<double, kOrder> chunked = state;
+    for (size_t begin = 0; begin < elements.size(); begin += chunk) {
+      M product = M::identity();
+      for (size_t i = begin; i < std::min(begin + chunk, elements.size()); ++i) product = combine(product, elements[i]);
+      chunked = product.advance(chunked);
+    }
+    for (int j = 0; j < kOrder; ++j) CHECK(std::abs(chunked.x[j] - sequential.x[j]) <= 1e-9 * largest);
   }
 }
 
