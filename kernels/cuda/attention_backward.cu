@@ -1,11 +1,8 @@
-// The gradients of attention, from the output and each row's log-sum-exp:
-// weights are computed again, nothing of the matrix of scores is stored. Two
-// kernels of one form, so that every sum has one owner and a fixed order,
-// without atomics: a block keeps a tile of rows (keys for dK and dV, queries
-// for dQ) and walks over the tiles of the other side that see it. In both the
-// scores stand with the rows that sum, so they go from one product to the next
-// in registers. Floor: 10 multiply-adds a visible pair and channel; two kernels
-// make that 14.
+// The gradients of attention, from the output and each row's log-sum-exp: weights are computed again, nothing of the
+// matrix of scores is stored. Two kernels of one form, so that every sum has one owner and a fixed order, without
+// atomics: a block keeps a tile of rows (keys for dK and dV, queries for dQ) and walks over the tiles of the other side
+// that see it. In both the scores stand with the rows that sum, so they go from one product to the next in registers.
+// Floor: 10 operations a visible pair and channel; two kernels make that 14.
 
 #include "monoid/kernels/cuda/device/attention_dropout.cuh"
 
@@ -37,14 +34,12 @@ struct BackwardCall {
   AttentionCall call;
   Heads<const T> q, k, v, output_cotangent;
   Heads<T> q_gradient, k_gradient, v_gradient;
-  const float *log_sums, *offs;  // of each query: its log-sum-exp in base 2, and
-                                 // what is taken off dP
+  const float *log_sums, *offs;  // of each query: its log-sum-exp in base 2, and what is taken off dP
   int tiles;
   int stages;
 };
 
-// ------------------------------------------------------------------------------------------------------------
-// rows
+// ---------------------------------------------------------------------------------------------------------------- rows
 
 template <class T>
 struct RowCall {
@@ -89,8 +84,7 @@ __global__ void __launch_bounds__(256) row_kernel(const __grid_constant__ RowCal
   args.offs[row] = sum;
 }
 
-// -------------------------------------------------------------------------------------------------------
-// gradients
+// ----------------------------------------------------------------------------------------------------------- gradients
 
 template <class Shape, class T, Side kRowSide, Sums kSums, bool kDropout>
 __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_constant__ BackwardCall<T> args) {
@@ -125,8 +119,7 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
     return reinterpret_cast<Stretch*>(infos + args.stages * kColumns * 2 * sizeof(float)) + stage * kColumns;
   };
 
-  // A step is a tile of keys, or one of queries of one of the heads that share
-  // the key head.
+  // A step is a tile of keys, or one of queries of one of the heads that share the key head.
   const int begin = reach.first / kColumns * kColumns;
   const int steps_each = reach.end > begin ? (reach.end - begin + kColumns - 1) / kColumns : 0;
   const int steps = kOfQueries ? steps_each : steps_each * call.group;

@@ -1,10 +1,9 @@
-// Attention without the matrix of scores (Dao, "FlashAttention-2", 2023): a
-// block keeps a tile of queries and walks over the tiles of keys that its mask
-// reaches, two of them in shared memory. A row carries its largest score, the
-// sum of exponentials below it and the mix of values, and is rescaled when a
-// larger score comes. Exponentials are in base 2, with the scale folded into
-// the one multiply-add before. Floor: 4 multiply-adds a visible pair and
-// channel.
+// Attention without the matrix of scores (Dao, "FlashAttention-2", 2023): a block keeps a tile of queries and walks
+// over the tiles of keys that its mask reaches, two of them in shared memory. A row carries its largest score, the sum
+// of exponentials below it and the mix of values, and is rescaled when a larger score comes. Exponentials are in base
+// 2, with the scale folded into the one multiply-add before. On Hopper one tile's scores and the mix of the tile before
+// are under way while warps take exponentials. Floor: 4 operations a visible pair and channel; at 64 channels
+// exponentials take as long.
 
 #include "monoid/kernels/cuda/attention_decode.h"
 #include "monoid/kernels/cuda/device/attention_dropout.cuh"
@@ -43,8 +42,7 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
   constexpr int kColumns = Shape::kColumns, kHeld = P::kHeld;
   extern __shared__ __align__(1024) char memory[];
   const AttentionCall& call = args.call;
-  // The longest rows of a causal mask come first, so that short ones fill the
-  // gaps at the end.
+  // The longest rows of a causal mask come first, so that short ones fill the gaps at the end.
   const int tile = args.tiles - 1 - static_cast<int>(blockIdx.x) % args.tiles;
   const int head = static_cast<int>(blockIdx.x) / args.tiles % call.heads;
   const int batch = static_cast<int>(blockIdx.x) / args.tiles / call.heads;
@@ -72,15 +70,14 @@ __global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_c
   }
   typename P::template Block<Shape::kHead> mix;
   clear(mix);
-  // A negative scale turns the order of scores around, and 0 makes them equal:
-  // such scores change with the mask.
+  // A negative scale turns the order of scores around, and 0 makes them equal: such scores change with the mask.
   const bool positive = call.scale_log2 > 0;
   const float sign = call.scale_log2 < 0 ? -1 : 0, scale = call.scale_log2 != 0 ? fabsf(call.scale_log2) : 1;
 
   const int begin = reach.first / kColumns * kColumns;
   const int steps = reach.end > begin ? (reach.end - begin + kColumns - 1) / kColumns : 0;
-  // Step n has the scores of tile n and the mix of the tile before it: products
-  // that do not wait for each other, nor for the exponentials of other warps.
+  // Step n has the scores of tile n and the mix of the tile before it: products that do not wait for each other, nor
+  // for the exponentials of other warps.
   const auto load_step = [&](int step) {
     if (step < steps) load_tile<Shape::kThreads>(keys_of(step), keys, begin + step * kColumns, there);
     if (step > 0) load_tile<Shape::kThreads>(values_of(step - 1), values, begin + (step - 1) * kColumns, there);
