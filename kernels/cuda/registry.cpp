@@ -10,6 +10,7 @@
 #include "monoid/kernels/decoding.h"
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
+#include "monoid/kernels/gate_loop.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/matrix_scan.h"
@@ -111,6 +112,16 @@ void bind_cuda_kernels() {
   kernels::min_gru_scan_gradient.bind(on_cuda, cuda::min_gru_scan_gradient);
   kernels::min_lstm_scan.bind(on_cuda, cuda::min_lstm_scan);
   kernels::min_lstm_scan_gradient.bind(on_cuda, cuda::min_lstm_scan_gradient);
+
+  // complex scan, gate loop
+  kernels::complex_scan.bind(on_cuda, cuda::complex_scan);
+  kernels::complex_scan_gradient.bind(on_cuda, cuda::complex_scan_gradient);
+  kernels::gate_loop_scan.bind(on_cuda, cuda::gate_loop_scan);
+  kernels::gate_loop_scan_gradient.bind(on_cuda, cuda::gate_loop_scan_gradient);
+  kernels::gate_loop_outer_scan.bind(on_cuda, cuda::gate_loop_outer_scan);
+  kernels::gate_loop_outer_scan_gradient.bind(on_cuda, cuda::gate_loop_outer_scan_gradient);
+  kernels::simple_gate_loop_scan.bind(on_cuda, cuda::simple_gate_loop_scan);
+  kernels::simple_gate_loop_scan_gradient.bind(on_cuda, cuda::simple_gate_loop_scan_gradient);
 
   // rotary, caches of attention
   kernels::rotary.bind(on_cuda, cuda::rotary);

@@ -23,6 +23,7 @@ struct GatedInput {
 
 template <class Cell>
 struct GatedForward {
+  using State = float;
   using Summary = GatedRun<float>;
   using Element = GatedInput;
   static constexpr int kInputs = Cell::kParts, kOutputs = 1, kClosing = -1;
@@ -37,6 +38,7 @@ struct GatedForward {
 // is known before the state is: an element holds the factors.
 template <class Cell>
 struct GatedBackward {
+  using State = float;
   using Summary = GatedRun<float>;
   static constexpr int kParts = Cell::kParts;
   static constexpr int kInputs = kParts + 2, kOutputs = kParts, kClosing = kParts;

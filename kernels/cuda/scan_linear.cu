@@ -8,6 +8,7 @@ namespace monoid::cuda {
 namespace {
 
 struct LinearStep {
+  using State = float;
   using Summary = Affine<float>;
   static constexpr int kInputs = 2, kOutputs = 1, kClosing = -1;
   static constexpr float kEmpty = 0, kClosed = 0;
@@ -24,6 +25,7 @@ struct LinearStep {
 };
 
 struct LinearAdjoint {
+  using State = float;
   using Summary = Affine<float>;
   static constexpr int kInputs = 3, kOutputs = 2, kClosing = 1;
   static constexpr float kEmpty = 0, kClosed = 0;

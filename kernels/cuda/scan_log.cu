@@ -11,6 +11,7 @@ namespace {
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 struct LogStep {
+  using State = float;
   using Summary = LogAffine<float, GateMath>;
   static constexpr int kInputs = 2, kOutputs = 1, kClosing = -1;
   static constexpr float kEmpty = kNothing, kClosed = kNothing;
@@ -28,6 +29,7 @@ struct LogStep {
 
 // The new term's share of the sum is a gate; a state of -inf has no shares, and sends back 0.
 struct LogAdjoint {
+  using State = float;
   using Summary = GatedRun<float>;
   static constexpr int kInputs = 5, kOutputs = 2, kClosing = 2;
   static constexpr float kEmpty = 0, kClosed = kNothing;

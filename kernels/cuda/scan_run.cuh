@@ -124,19 +124,25 @@ void queue_scan(const Launch& launch, Scan<Step, T> scan) {
   scan.segments = segments;
   scan.rounds = static_cast<int>(std::max<int64_t>(1, blocks_for(scan.steps, int64_t{segments} * span * chosen.steps)));
   const int summaries = (segments | 1) + (split == TimeSplit::spread ? 2 * kSpan : 0);
-  const size_t values = split == TimeSplit::relay ? 1 : sizeof(typename Step::Summary) / sizeof(float) * summaries;
-  launch.with({sizeof(float) * kPack * lanes * values, span, /*overlaps=*/true}, chosen.kernel,
+  const size_t bytes =
+      split == TimeSplit::relay ? sizeof(typename Step::State) : sizeof(typename Step::Summary) * summaries;
+  launch.with({kPack * lanes * bytes, span, /*overlaps=*/true}, chosen.kernel,
               static_cast<unsigned>(blocks_for(scan.rows, lanes) * span), static_cast<unsigned>(lanes * segments),
               scan);
 }
 
-/// Runs a whole scan: `scan` has its rows, `states` the extents. `initial` and `final` may be undefined.
+struct ScanExtents {
+  int64_t batch, time, channels;
+};
+
+/// Runs a whole scan: `scan` has its rows. `initial` and `final` may be undefined.
 template <class Step, class T>
-void run_scan(std::string_view op, Scan<Step, T> scan, const Tensor& states, const Tensor& initial, Tensor& final) {
-  const int64_t batch = states.size(0), time = states.size(1), channels = states.size(2);
-  check(time < (1 << 30) && batch * channels < (int64_t{1} << 31), op, ": [batch, time, channel] is ", states.shape(),
-        ", more than a CUDA scan indexes; split the batch");
-  const Launch launch(op, states);
+void run_scan(std::string_view op, Scan<Step, T> scan, const ScanExtents& extents, int device, const Tensor& initial,
+              Tensor& final) {
+  const auto [batch, time, channels] = extents;
+  check(time < (1 << 30) && batch * channels < (int64_t{1} << 31), op, ": [batch, time, channel] is ",
+        Shape{batch, time, channels}, ", more than a CUDA scan indexes; split the batch");
+  const Launch launch(op, device);
   scan.initial = rows_of<const T>(initial);
   scan.final = rows_of<T>(final);
   scan.steps = static_cast<int>(time);
@@ -149,14 +155,25 @@ void run_scan(std::string_view op, Scan<Step, T> scan, const Tensor& states, con
   if constexpr (sizeof(T) == sizeof(float)) {
     queue.template operator()<1>();
   } else {
-    const auto pairs = [](const auto& rows) {
-      return aligned_for<2>(rows.base, rows.batch_step) && rows.time_step % 2 == 0;
+    const auto aligned = [](const auto& rows, int parts) {
+      return parts == 1 ? aligned_for<2>(rows.base, rows.batch_step) && rows.time_step % 2 == 0
+                        : aligned_for<4>(rows.base, rows.batch_step) && rows.time_step % 4 == 0;
     };
-    const bool paired = channels % 2 == 0 && std::ranges::all_of(scan.in, pairs) &&
-                        std::ranges::all_of(scan.out, pairs) && pairs(scan.closing) && pairs(scan.initial) &&
-                        pairs(scan.final);
+    constexpr int kStateParts = kParts<typename Step::State>;
+    bool paired = channels % 2 == 0 && aligned(scan.closing, kStateParts) && aligned(scan.initial, kStateParts) &&
+                  aligned(scan.final, kStateParts);
+    for (int i = 0; i < Step::kInputs; ++i) paired = paired && aligned(scan.in[i], opens_pair<Step>(true, i) ? 2 : 1);
+    for (int o = 0; o < Step::kOutputs; ++o)
+      paired = paired && aligned(scan.out[o], opens_pair<Step>(false, o) ? 2 : 1);
     paired ? queue.template operator()<2>() : queue.template operator()<1>();
   }
+}
+
+/// The same with the extents and the device of its real states.
+template <class Step, class T>
+void run_scan(std::string_view op, const Scan<Step, T>& scan, const Tensor& states, const Tensor& initial,
+              Tensor& final) {
+  run_scan(op, scan, {states.size(0), states.size(1), states.size(2)}, states.device().index, initial, final);
 }
 
 }  // namespace monoid::cuda

@@ -40,6 +40,7 @@ struct CaseMaker {
 std::vector<CaseMaker> gemm_cases();
 std::vector<CaseMaker> scan_cases();
 std::vector<CaseMaker> matrix_scan_cases();
+std::vector<CaseMaker> gate_loop_cases();
 std::vector<CaseMaker> layer_op_cases();
 std::vector<CaseMaker> attention_cases();
 std::vector<CaseMaker> model_cases();

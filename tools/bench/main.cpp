@@ -57,7 +57,8 @@ std::vector<CaseMaker> selected(const Options& options) {
   if (options.registry) {
     families = {registry_cases()};
   } else {
-    families = {gemm_cases(), scan_cases(), matrix_scan_cases(), layer_op_cases(), attention_cases(), model_cases()};
+    families = {gemm_cases(),     scan_cases(),      gate_loop_cases(), matrix_scan_cases(),
+                layer_op_cases(), attention_cases(), model_cases()};
   }
   for (const auto& family : families) {
     for (const CaseMaker& maker : family) {
