@@ -30,8 +30,11 @@ struct GateLoopStep {
   __device__ static Element element(const float (&in)[5], const Options& rule) {
     return {rule.gate<PolarMath>(in[3], in[4]).value(), in[0], in[1] * in[2]};
   }
+  __device__ static State follow(const Element& e, State h) {
+    return State(fmaf(e.a.re, h.re, fmaf(-e.a.im, h.im, e.input)), fmaf(e.a.re, h.im, e.a.im * h.re));
+  }
   __device__ static State advance(const Element& e, State h, float (&out)[1]) {
-    const State after(fmaf(e.a.re, h.re, fmaf(-e.a.im, h.im, e.input)), fmaf(e.a.re, h.im, e.a.im * h.re));
+    const State after = follow(e, h);
     out[0] = e.query * after.re;
     return after;
   }
@@ -66,14 +69,19 @@ struct GateLoopAdjoint {
             gate.pull_back(from),
             gate.pull_back(State(-from.im, from.re))};
   }
+  __device__ static State delta_of(const Element& e, State carry) { return State(carry.re + e.cotangent, carry.im); }
+  __device__ static State follow(const Element& e, State carry) {
+    const State delta = delta_of(e, carry);
+    return State(fmaf(e.back.re, delta.re, -e.back.im * delta.im), fmaf(e.back.re, delta.im, e.back.im * delta.re));
+  }
   __device__ static State advance(const Element& e, State carry, float (&out)[5]) {
-    const State delta(carry.re + e.cotangent, carry.im);
+    const State delta = delta_of(e, carry);
     out[0] = e.query_gradient;
     out[1] = delta.re * e.value;
     out[2] = delta.re * e.key;
     out[3] = fmaf(e.from_re.re, delta.re, e.from_im.re * delta.im);
     out[4] = fmaf(e.from_re.im, delta.re, e.from_im.im * delta.im);
-    return e.back * delta;
+    return follow(e, carry);
   }
 };
 
@@ -99,8 +107,9 @@ struct SimpleStep {
   };
 
   __device__ static Element element(const float (&in)[3]) { return {{SigmoidGate::of(in[2]).decay, in[1]}, in[0]}; }
+  __device__ static float follow(const Element& e, float h) { return e.step.advance(h); }
   __device__ static float advance(const Element& e, float h, float (&out)[1]) {
-    const float after = e.step.advance(h);
+    const float after = follow(e, h);
     out[0] = e.query * after;
     return after;
   }
@@ -123,12 +132,13 @@ struct SimpleAdjoint {
     after = fmaf(gate.decay, before, input);
     return {gate.decay, query * dy, dy * after, before * gate.slope};
   }
+  __device__ static float follow(const Element& e, float carry) { return e.decay * (e.cotangent + carry); }
   __device__ static float advance(const Element& e, float carry, float (&out)[3]) {
     const float delta = e.cotangent + carry;
     out[0] = e.query_gradient;
     out[1] = delta;
     out[2] = delta * e.logit_factor;
-    return e.decay * delta;
+    return follow(e, carry);
   }
 };
 

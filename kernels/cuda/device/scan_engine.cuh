@@ -35,6 +35,8 @@
 //   State advance(element, state, out)
 //   void open(in)                  optional: makes the first step ignore the state, where none enters
 //   kNeverNegative                 whether a negative initial state is a fault
+//   State follow(element, state)   optional: `advance` without the outputs. A relay then hands the state on before it
+//                                  works these out: the chain of states is what a relay of many outputs waits for
 //   kPairedInputs, kPairedOutputs  optional, bits: value i and the next are the parts of a row of pairs
 //   Options                        optional: what `element` takes besides, the same for all steps
 //   kKeeps                         optional: states that enter groups of steps are kept (kernels/recall.h)
@@ -50,7 +52,8 @@ inline constexpr int kSpan = 8;  // blocks that share the time of their channels
 /// Registers of a step of a stretch: what is loaded ahead, and the element.
 template <class Step, int kPack>
 constexpr int step_registers() {
-  return Step::kInputs + kPack * static_cast<int>(sizeof(typename Step::Element) / sizeof(float));
+  const int recalled = recalls<Step>() ? kParts<typename Step::State> : 0;
+  return Step::kInputs + kPack * (static_cast<int>(sizeof(typename Step::Element) / sizeof(float)) + recalled);
 }
 
 /// The longest stretch that leaves room for enough threads. Blocks that share the time are few: they have more.
@@ -68,7 +71,7 @@ constexpr int most_scan_threads(TimeSplit split) { return split == TimeSplit::sp
 template <class Step, int kPack>
 constexpr int resident_blocks(TimeSplit split) {
   const int needed = stretch_steps<Step, kPack>(split) * step_registers<Step, kPack>();
-  const int blocks = needed <= 32 ? 4 : needed <= 48 ? 3 : needed <= 96 ? 2 : 1;
+  const int blocks = needed <= 32 ? 4 : needed <= 48 ? 3 : 2;
   if (split == TimeSplit::spread) return 3;
   return split == TimeSplit::fold && blocks > 2 ? blocks - 1 : blocks;
 }
@@ -105,12 +108,21 @@ __global__ void __launch_bounds__(most_scan_threads(TimeSplit::relay), resident_
 #pragma unroll
       for (int v = 0; v < kPack; ++v) state[v] = baton[v * scan.lanes + lane.own];
     }
-    stretch.replay(scan, lane, turn * kSteps, state);
-    if (segments > 1 && turn < last) {
+    const auto hand_on = [&](const State(&states)[kPack]) {
 #pragma unroll
-      for (int v = 0; v < kPack; ++v) baton[v * scan.lanes + lane.own] = state[v];
+      for (int v = 0; v < kPack; ++v) baton[v * scan.lanes + lane.own] = states[v];
       next.post();
+    };
+    const bool hands_on = segments > 1 && turn < last;
+    if constexpr (follows_early<Step>()) {
+      if (hands_on) {
+        State ahead[kPack];
+        stretch.follow(state, ahead);
+        hand_on(ahead);
+      }
     }
+    stretch.replay(scan, lane, turn * kSteps, state);
+    if (!follows_early<Step>() && hands_on) hand_on(state);
   }
 }
 

@@ -71,6 +71,11 @@ constexpr bool recalls() {
   return false;
 }
 
+template <class Step>
+constexpr bool follows_early() {
+  return requires(typename Step::Element element, typename Step::State state) { Step::follow(element, state); };
+}
+
 /// Which channels a thread works on, and its place in the block.
 struct Lane {
   int batch, channel;
@@ -276,6 +281,16 @@ struct Stretch {
       run[v] = Summary::identity();
 #pragma unroll
       for (int u = 0; u < kSteps; ++u) run[v] = combine(run[v], elements[u][v].link());
+    }
+  }
+
+  /// The states after all steps.
+  __device__ void follow(const State (&from)[kPack], State (&to)[kPack]) const {
+#pragma unroll
+    for (int v = 0; v < kPack; ++v) {
+      to[v] = from[v];
+#pragma unroll
+      for (int u = 0; u < kSteps; ++u) to[v] = Step::follow(elements[u][v], to[v]);
     }
   }
 
