@@ -30,7 +30,8 @@ check() {
 }
 
 tests=$build/bin
-for family in conv copy cross_entropy dropout elementwise embedding matmul norm reduce scan softmax; do
+for family in attention bias_gelu conv copy cross_entropy decoding dropout elementwise embedding matmul matrix_scan norm \
+  reduce rotary scan softmax; do
   check "kernels-$family" "$tests/kernels_tests" "[cuda][$family]" &
 done
 check core "$tests/core_tests" "[cuda]" &
