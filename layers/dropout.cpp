@@ -2,6 +2,7 @@
 
 #include "monoid/ops/dropout.h"
 #include "monoid/ops/elementwise.h"
+#include "monoid/ops/matmul.h"
 
 namespace monoid {
 
@@ -11,6 +12,12 @@ Dropout::Dropout(double probability) : probability_(probability) {
 
 Tensor Dropout::forward(const Tensor& x, Generator* generator) const {
   return generator && probability_ > 0 ? dropout(x, probability_, *generator) : x;
+}
+
+Tensor Dropout::of_linear(const Tensor& x, const Tensor& weight, const Tensor& residual, Generator* generator) const {
+  if (!generator || probability_ == 0) return linear(x, weight, {}, residual);
+  const Tensor kept = forward(linear(x, weight), generator);
+  return residual.defined() ? residual + kept : kept;
 }
 
 Tensor coin(double probability, Device device, Generator& generator) {

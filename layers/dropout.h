@@ -12,6 +12,8 @@ class Dropout {
   explicit Dropout(double probability);
 
   Tensor forward(const Tensor& x, Generator* generator) const;
+  /// The same of x weight^T, plus a residual if given, which loses nothing.
+  Tensor of_linear(const Tensor& x, const Tensor& weight, const Tensor& residual, Generator* generator) const;
 
  private:
   double probability_;
