@@ -100,6 +100,8 @@ class StateUpdate {
   /// with `offset()`, for rotary(). Undefined: at 0, and with the last there is.
   Tensor first_key();
   Tensor end_key();
+  /// Whether there is a state, so that what a layer hands on is looked at.
+  bool keeps() const { return state_ != nullptr; }
   /// Steps read before this call.
   int64_t offset() const { return state_ ? state_->steps() : 0; }
   /// Steps that fit before a cache has to move: no call, and no captured one replayed, stands further on.
