@@ -1,5 +1,7 @@
 #pragma once
 
+#include <utility>
+
 #include "monoid/layers/linear.h"
 
 namespace monoid {
@@ -8,6 +10,8 @@ namespace monoid {
 class FeedForward : public Module {
  public:
   FeedForward(int64_t channels, int64_t inner, Bias bias, Generator& init);
+  /// Starts from these instead.
+  FeedForward(Linear up, Linear down) : up_(std::move(up)), down_(std::move(down)) {}
 
   /// [..., channels] -> [..., channels], plus a residual of that shape if given.
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const;

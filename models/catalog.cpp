@@ -5,6 +5,7 @@
 #include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
+#include "monoid/models/mru_lm.h"
 #include "monoid/models/stacked_min_gru.h"
 
 namespace monoid {
@@ -38,6 +39,8 @@ const std::vector<Entry>& catalog() {
                                                     "vocab_size", ""),
       entry<StackedMinGru, StackedMinGruConfig>("two-strand modules of a causal convolution and a minGRU", "num_tokens",
                                                 "dropout"),
+      entry<MruLm, MruLmConfig>("matrix recurrent units, attention and feed-forward layers in any order (layers)",
+                                "vocab_size", "dropout_rate"),
   };
   return entries;
 }

@@ -84,12 +84,32 @@ ImportTable min_gru_attention() {
           .ignored = {}};
 }
 
+// Layers of three kinds in one list; position_embedding is computed where it is needed.
+ImportTable mru_lm() {
+  return {.source = "mikayahlevi/mru-lm hybrid_lm_network",
+          .model = "mru-lm",
+          .rules = {{"wte.", "embedding."},
+                    {"pre_lns.*.", "layers.*.norm."},
+                    {"layers.*.state_matrices_up.weight", "layers.*.mixer.to_matrices"},
+                    {"layers.*.state_matrices_down", "layers.*.mixer.from_matrices"},
+                    {"layers.*.mru_out.weight", "layers.*.mixer.to_out"},
+                    {"layers.*.query_layer.weight", "layers.*.mixer.to_query"},
+                    {"layers.*.key_layer.weight", "layers.*.mixer.to_key"},
+                    {"layers.*.value_layer.weight", "layers.*.mixer.to_value"},
+                    {"layers.*.attention_down.weight", "layers.*.mixer.attention_out"},
+                    {"layers.*.mlp.0.", "layers.*.mixer.up."},
+                    {"layers.*.mlp.2.", "layers.*.mixer.down."},
+                    {"final_ln.", "norm."}},
+          .ignored = {"position_embedding."},
+          .echoes = {{"lm_head.weight", "wte.weight"}}};
+}
+
 }  // namespace
 
 const std::vector<ImportTable>& import_tables() {
   static const std::vector<ImportTable> tables{
       min_lm(),  //
-      hybrid_lm(), min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(),
+      hybrid_lm(), min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(), mru_lm(),
   };
   return tables;
 }

@@ -143,6 +143,7 @@ TEST_CASE("the parameters of every golden file go in and come back under the ref
     for (const auto& [name, tensor] : golden.tensors) {
       if (name.starts_with("param/")) reference[name.substr(6)] = tensor;
     }
+    for (const ImportEcho& echo : table.echoes) reference.erase(echo.reference);
     std::vector<NamedTensor> ours;
     for (const auto& [name, tensor] : import_tensors(table, reference)) ours.push_back({name, tensor});
     const auto back = export_tensors(table, ours);

@@ -4,6 +4,7 @@
 #include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
+#include "monoid/models/mru_lm.h"
 #include "monoid/models/stacked_min_gru.h"
 #include "monoid/ops/optim.h"
 #include "monoid/ops/shape_ops.h"
@@ -19,10 +20,9 @@ Tensor tokens_of(const std::string& text) {
 }
 
 // Trains until the loss is below `wanted`, and returns the last loss.
-double train(LanguageModel& model, const std::string& text, int steps, double wanted) {
-  ParameterGroup group{.name = "all", .clip_norm = 1};
-  for (const NamedTensor& parameter : parameters(model)) group.parameters.push_back(parameter.value);
-  AdamW optimizer({group}, {.learning_rate = 1e-2});
+double train(LanguageModel& model, const std::string& text, int steps, double wanted, double learning_rate) {
+  AdamW optimizer(model.parameter_groups({.clip = 1, .context = std::ssize(text) - 1}),
+                  {.learning_rate = learning_rate});
   const Tensor tokens = tokens_of(text.substr(0, text.size() - 1)), targets = tokens_of(text.substr(1));
   double last = 0;
   for (int step = 0; step < steps; ++step) {
@@ -31,7 +31,7 @@ double train(LanguageModel& model, const std::string& text, int steps, double wa
     last = loss.item();
     if (last < wanted) break;
     tape.backward(loss);
-    optimizer.clip();
+    optimizer.clip(1);
     optimizer.step();
     optimizer.zero_grad();
   }
@@ -51,9 +51,9 @@ std::string continue_greedily(LanguageModel& model, const std::string& start, si
   return text;
 }
 
-void check_learns_by_heart(LanguageModel& model) {
+void check_learns_by_heart(LanguageModel& model, double learning_rate = 1e-2) {
   REQUIRE(kText.size() == 64);
-  CHECK(train(model, kText, 300, 0.02) < 0.02);
+  CHECK(train(model, kText, 300, 0.02, learning_rate) < 0.02);
   CHECK(continue_greedily(model, "to b", kText.size()) == kText);
 }
 
@@ -103,6 +103,26 @@ TEST_CASE("stacked-min-gru learns a 64-character text by heart and recites it to
   Generator init(1);
   StackedMinGru model({.num_tokens = 128, .num_layers = 2, .input_size = 32, .hidden_size = 48}, init);
   check_learns_by_heart(model);
+}
+
+TEST_CASE("MRU-LM learns a 64-character text by heart and recites it token by token", "[mru_lm][learning]") {
+  using Layers = std::vector<std::string>;
+  for (const Layers& layers :
+       {Layers{"mru", "mlp", "mru", "mlp"}, {"attn", "mlp", "attn", "mlp"}, {"mru", "mlp", "attn", "mlp"}}) {
+    CAPTURE(layers);
+    Generator init(1);
+    MruLm model({.vocab_size = 128,
+                 .embedding_size = 32,
+                 .n_state_heads = 2,
+                 .state_size = 32,
+                 .n_attn_heads = 2,
+                 .key_size = 32,
+                 .value_size = 32,
+                 .layers = layers,
+                 .max_sequence_length = 64},
+                init);
+    check_learns_by_heart(model, 5e-3);
+  }
 }
 
 }  // namespace monoid

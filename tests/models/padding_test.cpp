@@ -24,6 +24,9 @@ const Case kCases[] = {
     {"min-gru-attention", R"({"vocab_size": 11, "hidden_size": 6, "attention_head_dim": 4, "num_attention_heads": 2,
                               "num_key_value_heads": 1, "attention_layers_idx": [1], "num_hidden_layers": 3,
                               "initializer_range": 0.3})"},
+    {"mru-lm", R"({"vocab_size": 11, "embedding_size": 8, "n_state_heads": 2, "state_size": 8})"},
+    {"mru-lm", R"({"vocab_size": 11, "embedding_size": 8, "n_state_heads": 2, "state_size": 8, "n_attn_heads": 2,
+                   "key_size": 8, "value_size": 4, "layers": ["attn", "mru", "attn"], "max_sequence_length": 9})"},
 };
 
 using Sequences = std::vector<std::vector<int64_t>>;

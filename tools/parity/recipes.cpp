@@ -9,6 +9,7 @@ const std::vector<RecipeEntry>& recipes() {
       {"vasqu/minGRU-torch MinGRUForCausalLM", min_gru_attention_recipe},
       {"Fritschek/MinGRU-x-Mamba StackedMambaMinGRU", stacked_mamba_min_gru_recipe},
       {"Fritschek/MinGRU-x-Mamba WrappedMinGRU", wrapped_min_gru_recipe},
+      {"mikayahlevi/mru-lm hybrid_lm_network", mru_lm_recipe},
   };
   return entries;
 }

@@ -36,6 +36,7 @@ Recomputed recompute(const Golden& golden, const Target& target);
 Recomputed min_gru_attention_recipe(const Golden& golden, const Target& target);
 Recomputed min_lm_recipe(const Golden& golden, const Target& target);
 Recomputed hybrid_lm_recipe(const Golden& golden, const Target& target);
+Recomputed mru_lm_recipe(const Golden& golden, const Target& target);
 Recomputed stacked_mamba_min_gru_recipe(const Golden& golden, const Target& target);
 Recomputed wrapped_min_gru_recipe(const Golden& golden, const Target& target);
 
