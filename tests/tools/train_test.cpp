@@ -153,6 +153,24 @@ TEST_CASE("a loss that is not finite stops the run and spares the last good chec
   CHECK(Json::parse(saved)["step"] < 20);
 }
 
+TEST_CASE("a model of matrices says so where their products are why training stops", "[tools][train]") {
+  const TemporaryFolder folder;
+  write_file(folder / "text.txt", some_text(6000));
+  run_badly("train", {"--model",      "mru-lm",
+                      "--data",       folder / "text.txt",
+                      "--out",        folder / "run",
+                      "--set",        "embedding_size=8",
+                      "--set",        "n_state_heads=2",
+                      "--set",        "state_size=8",
+                      "--context",    "256",
+                      "--batch-size", "2",
+                      "--steps",      "50",
+                      "--warmup",     "0",
+                      "--lr",         "30",
+                      "--clip",       "0"},
+            {"so training stops", "the state of batch row", "left the range of f32", "lower the learning rate"});
+}
+
 TEST_CASE("f64, bytes and gzipped text train as well", "[tools][train]") {
   const TemporaryFolder folder;
   run_well("train", tiny_run(folder, "run", {"--steps", "2", "--dtype", "f64", "--vocab", "byte"}));
@@ -190,7 +208,10 @@ TEST_CASE("every preset is one that train takes", "[tools][train]") {
       {"min-gru-attention",
        {"--set", "hidden_size=8", "--set", "attention_head_dim=4", "--set", "num_attention_heads=2", "--set",
         "num_key_value_heads=1", "--set", "attention_layers_idx=[1]", "--set", "num_hidden_layers=2"}},
-      {"stacked-min-gru", {"--set", "input_size=8", "--set", "hidden_size=8", "--set", "num_layers=1"}}};
+      {"stacked-min-gru", {"--set", "input_size=8", "--set", "hidden_size=8", "--set", "num_layers=1"}},
+      {"mru-lm",
+       {"--set", "embedding_size=8", "--set", "n_state_heads=2", "--set", "state_size=8", "--set", "n_attn_heads=2",
+        "--set", "key_size=8", "--set", "value_size=8"}}};
   int presets = 0;
   for (const auto& file : fs::directory_iterator(fs::path(MONOID_SOURCE_DIR) / "tools/train/presets")) {
     const std::string name = file.path().stem();

@@ -38,7 +38,7 @@ int evaluate_checkpoint(int argc, const char* const* argv) {
   app.get_formatter()->column_width(30);
   app.add_option("--checkpoint", options.checkpoint, "Run folder or checkpoint folder of train")->required();
   app.add_option("--data", options.data, "A text file, plain or gzipped");
-  app.add_option("--dataset", options.dataset, "source, shakespeare_char or enwik8");
+  app.add_option("--dataset", options.dataset, "source, shakespeare_char, enwik8 or tinystories");
   app.add_option("--data-dir", options.data_dir, "Folder to look for datasets in");
   app.add_option("--part", options.part, "all (default of --data), train, validation (default of --dataset), test");
   app.add_option("--val-fraction", options.val_fraction, "Part of the text that is validation (0: as usual)");

@@ -75,7 +75,7 @@ std::string own_sources() {
 
 }  // namespace
 
-std::vector<std::string> dataset_names() { return {"source", "shakespeare_char", "enwik8"}; }
+std::vector<std::string> dataset_names() { return {"source", "shakespeare_char", "enwik8", "tinystories"}; }
 
 Text load_dataset(const std::string& name, const fs::path& data_dir) {
   if (name == "source") return {name, own_sources()};
@@ -90,9 +90,14 @@ Text load_dataset(const std::string& name, const fs::path& data_dir) {
     if (text.content.size() == kEnwik8Bytes) text.validation_fraction = text.test_fraction = 0.05;
     return text;
   }
+  if (name == "tinystories") {
+    const auto file = find_file(name, {"TinyStoriesV2-GPT4-train.txt", "TinyStories-train.txt"},
+                                "stories of TinyStories as one text, or a part of them,", data_dir);
+    return {name, read_text(file), Vocabulary::Kind::byte};
+  }
   const std::string near = nearest(name, dataset_names());
   fail("dataset: there is no '", name, "'; ", near.empty() ? "" : str("did you mean ", near, "? "),
-       "use source, shakespeare_char, enwik8, or --data FILE for a text of your own");
+       "use source, shakespeare_char, enwik8, tinystories, or --data FILE for a text of your own");
 }
 
 Text load_text(const fs::path& file) { return {file.filename().string(), read_text(file)}; }

@@ -36,7 +36,7 @@ struct TrainOptions {
   template <class Field>
   void visit(Field&& field) {
     field("model", model, "The model to train (--list-models)");
-    field("dataset", dataset, "source (monoid's own files, the default), shakespeare_char or enwik8");
+    field("dataset", dataset, "source (monoid's own files, the default), shakespeare_char, enwik8 or tinystories");
     field("data", data, "A text file to train on instead, plain or gzipped");
     field("data-dir", data_dir, "Folder to look for datasets in, before $MONOID_DATA and ~/.cache/monoid");
     field("vocab", vocab, "char or byte (default: what the dataset is usually read as)");
