@@ -6,10 +6,12 @@
 #include "monoid/layers/embedding.h"
 #include "monoid/layers/feed_forward.h"
 #include "monoid/layers/mamba_min_gru.h"
+#include "monoid/layers/matrix_recurrent.h"
 #include "monoid/layers/min_gru.h"
 #include "monoid/layers/min_lstm.h"
 #include "monoid/layers/norm.h"
 #include "monoid/layers/wrapped_min_gru.h"
+#include "monoid/layers/xpos_attention.h"
 #include "monoid/tests/support/catch.h"
 #include "monoid/tests/support/cuda.h"
 
@@ -92,6 +94,25 @@ TEST_CASE("the MinGRU stacks on CUDA agree with the CPU, forward and backward", 
     check_layer([&](Generator& init) { return MambaModule(stack, init); }, kWholeOutput, kSequences,
                 8e-2);  // ten roundings in a row, and norms of states that differ little
   }
+}
+
+TEST_CASE("MRU-LM's layers on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {
+  if (!cuda_or_skip()) return;
+  for (const auto& [heads, state_size] : {std::pair<int64_t, int64_t>{2, 18}, {3, 192}}) {  // orders 3 and 8
+    const MatrixRecurrentOptions options{.channels = 24, .heads = heads, .state_size = state_size};
+    const auto make = [&](Generator& init) {
+      MatrixRecurrent layer(options, init);
+      parameters(layer)[0].value.copy_from(random_normal({options.state_size, 24}, init, 0, 0.02));
+      return layer;
+    };
+    check_layer(make, kWholeOutput, {{1, 1, 24}, {2, 7, 24}, {3, 65, 24}}, 8e-2);  // errors of early steps stay
+  }
+  const XPosAttentionOptions options{.channels = 24, .heads = 2, .key_size = 32, .value_size = 32, .deviation = 0.2};
+  const auto run = [&](const XPosAttention& layer, const Tensor& x) {
+    StateUpdate no_state("test", nullptr, Tensor::zeros({x.size(0), x.size(1)}, DType::i64, x.device()));
+    return Tensors{layer.forward(x, xpos_rotation(options.key_channels(), 64, no_state, x), no_state, "a")};
+  };
+  check_layer([&](Generator& init) { return XPosAttention(options, init); }, run, kSequences);
 }
 
 TEST_CASE("the other layers on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {

@@ -168,7 +168,7 @@ TEST_CASE("a model of matrices says so where their products are why training sto
                       "--warmup",     "0",
                       "--lr",         "30",
                       "--clip",       "0"},
-            {"so training stops", "the state of batch row", "left the range of f32", "lower the learning rate"});
+            {"so training stops", "the state of a matrix scan", "left the range of f32", "lower the learning rate"});
 }
 
 TEST_CASE("f64, bytes and gzipped text train as well", "[tools][train]") {
