@@ -26,7 +26,7 @@ class Toy : public LanguageModel {
     to_logits_.emplace(kWidth, kTokens, Bias::none, init);
     cast_to(*this, dtype);
     move_to(*this, device);
-    table_ = rotary_table(rotary_frequencies(kChannels), kPositions, dtype, device);
+    table_ = rotary_table(rotary_frequencies(kChannels), kPositions, dtype == DType::f64 ? dtype : DType::f32, device);
   }
 
   std::string type() const override { return "toy"; }

@@ -59,7 +59,8 @@ TEST_CASE("a star stands for one part of a name, and names without a rule stay a
 }
 
 TEST_CASE("several tensors of a reference become one packed tensor, and go back", "[import]") {
-  const ImportTable& table = import_table("Fritschek/MinGRU-x-Mamba WrappedMinGRU");
+  const std::string source = "Fritschek/MinGRU-x-Mamba WrappedMinGRU";
+  const ImportTable& table = import_table(source);
   auto reference = tensors({{"layers.0.bwd.linear_z.weight", {3, 2}},
                             {"layers.0.bwd.linear_h.weight", {3, 2}},
                             {"layers.1.linear_h.bias", {3}},
