@@ -36,6 +36,7 @@ struct ImportTable {
   std::vector<ImportRule> rules;
   std::vector<std::string> ignored;  // patterns of buffers and unused parameters there that have no place here
   std::vector<ImportEcho> echoes = {};
+  std::string tie_key = {};  // the argument that makes the first echo one, true where nobody says otherwise
 };
 
 std::vector<std::string> import_sources();

@@ -81,7 +81,9 @@ ImportTable min_gru_attention() {
                     {"backbone.layers.*.feed_forward.down_proj.", "layers.*.down."},
                     {"backbone.norm_f.", "norm."},
                     {"lm_head.", "head."}},
-          .ignored = {}};
+          .ignored = {},
+          .echoes = {{"lm_head.weight", "backbone.embeddings.weight"}},
+          .tie_key = "tie_word_embeddings"};
 }
 
 // Layers of three kinds in one list; position_embedding is computed where it is needed.

@@ -62,11 +62,22 @@ std::string arguments(const SafeTensors& content, const ConvertOptions& options)
   return json.dump();
 }
 
+// Arguments that do not say whether a head is tied, from a file that says so: a head of its own is not.
+std::string with_tie(const ImportTable& table, const std::string& config, const Named& tensors) {
+  Json json = Json::parse(config);
+  if (table.tie_key.empty() || json.contains(table.tie_key)) return config;
+  const auto head = tensors.find(table.echoes.front().reference), of = tensors.find(table.echoes.front().of);
+  if (head == tensors.end() || of == tensors.end()) return config;
+  if (head->second.to_vector<double>() == of->second.to_vector<double>()) return config;
+  json[table.tie_key] = false;
+  return json.dump();
+}
+
 std::unique_ptr<LanguageModel> build(const ImportTable& table, const std::string& config, const Named& tensors) {
   check(!table.model.empty(), table.source, " is a layer, and a checkpoint holds a language model; those are",
         list(convertible_sources()));
   Generator init(0);
-  auto model = make_model(table.model, config, init);
+  auto model = make_model(table.model, with_tie(table, config, tensors), init);
   const auto floating =
       std::find_if(tensors.begin(), tensors.end(), [](const auto& entry) { return is_floating(entry.second.dtype()); });
   if (floating != tensors.end()) cast_to(*model, floating->second.dtype());
