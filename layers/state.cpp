@@ -1,6 +1,7 @@
 #include "monoid/layers/state.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <sstream>
 #include <utility>
@@ -101,7 +102,7 @@ void State::make_room(int64_t steps) {
 }
 
 void State::advance(int64_t steps) {
-  if (caches_.empty()) return;
+  if (!find(kSteps).defined()) return;
   steps_ += steps;
   if (written_) *written_ = steps_;
 }
@@ -115,10 +116,8 @@ void State::save(const std::filesystem::path& path) const {
     if (is_cache(name)) caches += name + "\n";
   }
   content.metadata[kOrderKey] = order;
-  if (!caches.empty()) {
-    content.metadata[kCachesKey] = caches;
-    content.metadata[kStepsKey] = std::to_string(steps_);
-  }
+  if (!caches.empty()) content.metadata[kCachesKey] = caches;
+  if (find(kSteps).defined()) content.metadata[kStepsKey] = std::to_string(steps_);
   write_safetensors(path, content);
 }
 
@@ -134,6 +133,8 @@ State State::load(const std::filesystem::path& path, Device device) {
   }
   check(state.size() == content.tensors.size(), "State::load: ", path.string(), " holds ", content.tensors.size(),
         " tensors but lists ", state.size());
+  if (const auto steps = content.metadata.find(kStepsKey); steps != content.metadata.end())
+    state.steps_ = std::atoll(steps->second.c_str());
   for (const std::string& name : lines(content.metadata[kCachesKey])) {
     const Tensor cache = state.find(name);
     const bool fits =
@@ -141,7 +142,6 @@ State State::load(const std::filesystem::path& path, Device device) {
     check(fits, "State::load: ", path.string(), " says that '", name, "' holds ", content.metadata[kStepsKey],
           " steps, but it is ", describe(cache));
     state.caches_.insert(name);
-    state.steps_ = cache.size(1);
   }
   return state;
 }
@@ -196,6 +196,11 @@ Tensor StateUpdate::end_key() {
   return in_place_ ? end_key_ : Tensor();
 }
 
+Tensor StateUpdate::steps() {
+  count_steps();
+  return end_key_;
+}
+
 int64_t StateUpdate::horizon() {
   count_steps();
   if (!state_) return time_;
@@ -235,8 +240,8 @@ void StateUpdate::commit() {
     check(next_.find(entry.name).defined(), owner_, ": the state also holds '", entry.name,
           "', which this model does not have; it is another model's");
   next_.reserved_ = state_->reserved_;
+  if (counts_) next_.steps_ = state_->steps_ + time_;
   if (!next_.caches_.empty()) {
-    next_.steps_ = state_->steps_ + time_;
     next_.written_ = in_place_ && state_->written_ ? state_->written_ : std::make_shared<int64_t>();
     *next_.written_ = next_.steps_;
   }

@@ -47,7 +47,7 @@ class State {
   bool is_cache(const std::string& name) const { return caches_.contains(name); }
   /// The named tensor, a cache without its room.
   Tensor filled(const std::string& name) const;
-  /// Steps read so far, padding included. Only models with caches count them.
+  /// Steps read so far, padding included. Only models with caches count them, and those whose steps are not all alike.
   int64_t steps() const { return steps_; }
   /// Caches that forwards make from now on have room for this many steps.
   void reserve(int64_t steps) { reserved_ = steps; }
@@ -102,6 +102,8 @@ class StateUpdate {
   Tensor end_key();
   /// Whether there is a state, so that what a layer hands on is looked at.
   bool keeps() const { return state_ != nullptr; }
+  /// Steps of each sequence after this call, padding included, i32 [batch] on the device; undefined without a state.
+  Tensor steps();
   /// Steps read before this call.
   int64_t offset() const { return state_ ? state_->steps() : 0; }
   /// Steps that fit before a cache has to move: no call, and no captured one replayed, stands further on.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "monoid/models/block_recurrent.h"
 #include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
@@ -41,6 +42,8 @@ const std::vector<Entry>& catalog() {
                                                 "dropout"),
       entry<MruLm, MruLmConfig>("matrix recurrent units, attention and feed-forward layers in any order (layers)",
                                 "vocab_size", "dropout_rate"),
+      entry<BlockRecurrent, BlockRecurrentConfig>("attention in blocks, and states that tokens read and blocks write",
+                                                  "num_tokens", ""),
   };
   return entries;
 }

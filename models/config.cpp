@@ -25,6 +25,7 @@ class Reader : public ConfigVisitor {
   void key(const char* name, std::optional<RopeScaling>& value) override { read(name, value); }
   void key(const char* name, std::vector<int64_t>& value) override { read(name, value); }
   void key(const char* name, std::vector<std::string>& value) override { read(name, value); }
+  void key(const char* name, std::optional<std::vector<int64_t>>& value) override { read(name, value); }
 
   void check_nothing_is_left() const {
     for (const auto& [name, value] : object_.items()) {
@@ -126,6 +127,9 @@ class Writer : public ConfigVisitor {
   }
   void key(const char* name, std::vector<int64_t>& value) override { object[name] = value; }
   void key(const char* name, std::vector<std::string>& value) override { object[name] = value; }
+  void key(const char* name, std::optional<std::vector<int64_t>>& value) override {
+    object[name] = value ? Json(*value) : Json();
+  }
 
   Json object = Json::object();
 };

@@ -28,6 +28,7 @@ class ConfigVisitor {
   virtual void key(const char* name, std::optional<RopeScaling>& value) = 0;
   virtual void key(const char* name, std::vector<int64_t>& value) = 0;
   virtual void key(const char* name, std::vector<std::string>& value) = 0;
+  virtual void key(const char* name, std::optional<std::vector<int64_t>>& value) = 0;
 };
 
 using ConfigKeys = std::function<void(ConfigVisitor&)>;

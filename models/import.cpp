@@ -145,6 +145,11 @@ std::map<std::string, Tensor> export_tensors(const ImportTable& table, const std
   return reference;
 }
 
+bool is_echo(const ImportTable& table, const std::string& name) {
+  return std::any_of(table.echoes.begin(), table.echoes.end(),
+                     [&](const ImportEcho& echo) { return match(echo.reference, name).has_value(); });
+}
+
 void load_reference(Module& module, const ImportTable& table, const std::map<std::string, Tensor>& reference) {
   std::set<std::string> own;
   for (const NamedTensor& entry : state_dict(module)) own.insert(entry.name);

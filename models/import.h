@@ -43,6 +43,8 @@ std::vector<std::string> import_sources();
 /// An unknown source is an Error that lists the known ones.
 const ImportTable& import_table(const std::string& source);
 
+/// Whether the reference's tensor of this name only repeats another one.
+bool is_echo(const ImportTable& table, const std::string& name);
 /// Loads a reference's tensors into a module, as strictly as load_state_dict. Echoes that the module itself has no
 /// place for must be what they echo.
 void load_reference(Module& module, const ImportTable& table, const std::map<std::string, Tensor>& reference);

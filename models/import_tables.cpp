@@ -106,12 +106,49 @@ ImportTable mru_lm() {
           .echoes = {{"lm_head.weight", "wte.weight"}}};
 }
 
+// A layer there is a pair: 0 attention with its norm and state, 1 norm and feed-forward. Norms have a bias of zeros.
+ImportTable block_recurrent() {
+  return {.source = "lucidrains/block-recurrent-transformer-pytorch",
+          .model = "block-recurrent",
+          .rules = {{"token_emb.", "embedding."},
+                    {"layers.*.0.norm.gamma", "layers.*.attention_norm.weight"},
+                    {"layers.*.0.to_q.", "layers.*.attention.to_query."},
+                    {"layers.*.0.to_kv.", "layers.*.attention.to_key_value."},
+                    {"layers.*.0.to_out.", "layers.*.attention.to_out."},
+                    {"layers.*.0.attn.", "layers.*.attention.norm."},
+                    {"layers.*.0.state_container.state_norm.gamma", "layers.*.attention.state.norm.weight"},
+                    {"layers.*.0.state_container.q_to_state.", "layers.*.attention.state.read_query."},
+                    {"layers.*.0.state_container.state_to_q.", "layers.*.attention.state.self_query."},
+                    {"layers.*.0.state_container.q_from_state.", "layers.*.attention.state.cross_query."},
+                    {"layers.*.0.state_container.state_to_kv.", "layers.*.attention.state.to_key_value."},
+                    {"layers.*.0.state_container.init_state", "layers.*.attention.state.beginning"},
+                    {"layers.*.0.state_container.state_pos_ids", "layers.*.attention.state.places"},
+                    {"layers.*.0.state_container.to_state_cross_attn.", "layers.*.attention.state.read_norm."},
+                    {"layers.*.0.state_container.state_self_attn.", "layers.*.attention.state.self_norm."},
+                    {"layers.*.0.state_container.from_state_cross_attn.", "layers.*.attention.state.cross_norm."},
+                    {"layers.*.0.state_container.to_state_out.", "layers.*.attention.state.to_out."},
+                    {"layers.*.0.state_container.state_out_to_gate.", "layers.*.attention.state.to_update."},
+                    {"layers.*.0.state_container.learned_ema_beta", "layers.*.attention.state.pace"},
+                    {"mem_manager.layers.*.1.1.", "layers.*.attention.compress."},
+                    {"layers.*.1.0.gamma", "layers.*.feed_forward_norm.weight"},
+                    {"layers.*.1.1.", "layers.*.feed_forward.up."},
+                    {"layers.*.1.3.", "layers.*.feed_forward.down."},
+                    {"to_logits.0.gamma", "norm.weight"},
+                    {"to_logits.1.", "to_logits."}},
+          .ignored = {},
+          .echoes = {{"layers.*.0.norm.beta", "layers.*.0.norm.gamma", ImportEcho::Kind::zeros},
+                     {"layers.*.0.state_container.state_norm.beta", "layers.*.0.state_container.state_norm.gamma",
+                      ImportEcho::Kind::zeros},
+                     {"layers.*.1.0.beta", "layers.*.1.0.gamma", ImportEcho::Kind::zeros},
+                     {"to_logits.0.beta", "to_logits.0.gamma", ImportEcho::Kind::zeros}}};
+}
+
 }  // namespace
 
 const std::vector<ImportTable>& import_tables() {
   static const std::vector<ImportTable> tables{
       min_lm(),  //
-      hybrid_lm(), min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(), mru_lm(),
+      hybrid_lm(), min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(), mru_lm(), block_recurrent(),
   };
   return tables;
 }

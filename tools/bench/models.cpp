@@ -46,6 +46,10 @@ const Setting kSettings[] = {
      R"({"vocab_size": 65, "max_sequence_length": 256, "layers": ["attn", "mlp", "attn", "mlp", "attn", "mlp",
          "attn", "mlp", "attn", "mlp", "attn", "mlp"]})",
      64, 256},
+    {"block-recurrent", "width 256, depth 4, blocks of 128",
+     R"({"num_tokens": 65, "dim": 256, "depth": 4, "heads": 4, "max_seq_len": 256, "block_width": 128})", 8, 256},
+    {"block-recurrent", "width 512, depth 6, blocks of 512", R"({"recurrent_layers": [4]})", 4, 2048},
+    {"block-recurrent", "width 512, depth 6, blocks of 512", R"({"recurrent_layers": [4]})", 16, 2048},
     {"stacked-min-gru", "width 256, hidden 512, 4 layers", "{}", 16, 1024},
     {"stacked-min-gru", "width 256, hidden 256, 4 layers", R"({"num_tokens": 65, "hidden_size": 256})", 8, 256},
 };

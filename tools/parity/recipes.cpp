@@ -10,6 +10,7 @@ const std::vector<RecipeEntry>& recipes() {
       {"Fritschek/MinGRU-x-Mamba StackedMambaMinGRU", stacked_mamba_min_gru_recipe},
       {"Fritschek/MinGRU-x-Mamba WrappedMinGRU", wrapped_min_gru_recipe},
       {"mikayahlevi/mru-lm hybrid_lm_network", mru_lm_recipe},
+      {"lucidrains/block-recurrent-transformer-pytorch", block_recurrent_recipe},
   };
   return entries;
 }

@@ -33,6 +33,7 @@ const std::vector<RecipeEntry>& recipes();
 /// An unknown source is an Error that lists the known ones.
 Recomputed recompute(const Golden& golden, const Target& target);
 
+Recomputed block_recurrent_recipe(const Golden& golden, const Target& target);
 Recomputed min_gru_attention_recipe(const Golden& golden, const Target& target);
 Recomputed min_lm_recipe(const Golden& golden, const Target& target);
 Recomputed hybrid_lm_recipe(const Golden& golden, const Target& target);

@@ -1,0 +1,57 @@
+#pragma once
+
+#include "monoid/layers/block_recurrent.h"
+
+namespace monoid {
+
+/// The xPos tables of blocks, made when they are first asked for. Rows end with those of a block's tokens.
+class BlockTables {
+ public:
+  explicit BlockTables(const BlockRecurrentOptions& options)
+      : rotated_(options.head_channels), rows_((options.compressed > 0 ? 3 : 2) * options.width) {}
+
+  /// For operands like `like`. A graph that is recorded must find them made.
+  const XPosTables& of(const Tensor& like) const;
+
+ private:
+  int64_t rotated_, rows_;
+  mutable XPosTables tables_;
+};
+
+/// The spans that one call of a Block-Recurrent Transformer reads, from where its state stands: the rest of a block
+/// that was begun, whole blocks all at once, the beginning of another. With padding, sequences are shifted to the left
+/// for the call, so that their blocks begin together; where they end, and from then on, they stand apart.
+class BlockReader {
+ public:
+  /// `held` is the state that `update` is of, or null.
+  BlockReader(const char* owner, const BlockRecurrentOptions& options, StateUpdate& update, const State* held,
+              const Tensor& tokens);
+
+  bool done() const { return begin_ == time_; }
+  /// The next tokens of the call.
+  BlockSpan next(const XPosTables& tables);
+  /// Nothing of what came in is remembered where `condition` (bool [1]).
+  void forget(const Tensor& condition);
+  /// i32 [batch]: the blocks that the memories are of.
+  const Tensor& remembered() const { return remembered_; }
+
+  /// [batch, time, ...] with the padding of each sequence behind it, and back.
+  Tensor shifted_left(const Tensor& x) const { return shifted(x, 1); }
+  Tensor shifted_right(const Tensor& x) const { return shifted(x, -1); }
+
+ private:
+  BlockSpan together() const;
+  BlockSpan with_padding() const;
+  BlockSpan one_token(const XPosTables& tables) const;
+  Tensor first_key(int64_t blocks) const;
+  Tensor shifted(const Tensor& x, int64_t sign) const;
+
+  const char* owner_;
+  BlockRecurrentOptions options_;
+  Device device_;
+  int64_t time_, offset_, begin_ = 0;
+  bool fresh_, keeps_;
+  Tensor steps_, padding_, remembered_;
+};
+
+}  // namespace monoid

@@ -1,0 +1,203 @@
+#include "monoid/layers/block_recurrent.h"
+
+#include <utility>
+
+#include "monoid/ops/attention.h"
+#include "monoid/ops/elementwise.h"
+#include "monoid/ops/matmul.h"
+#include "monoid/ops/shape_ops.h"
+
+namespace monoid {
+namespace {
+
+StateContainerOptions container_of(const BlockRecurrentOptions& options) {
+  return {.channels = options.channels,
+          .heads = options.heads,
+          .head_channels = options.head_channels,
+          .vectors = options.vectors};
+}
+
+}  // namespace
+
+int64_t BlockRecurrentOptions::parameters() const {
+  const int64_t inner = heads * head_channels, pair = 2 * head_channels;
+  return channels * (inner + pair) + inner * (1 + reads) * channels + (norms_queries ? pair : 0) +
+         (vectors > 0 ? container_of(*this).parameters() : 0) +
+         (compresses() ? pair * head_channels * factor + pair : 0);
+}
+
+BlockSpan BlockSpan::block(int64_t index) const {
+  BlockSpan one = *this;
+  one.blocks = 1;
+  one.carried = carried || index + 1 < blocks;
+  one.first_key = slice(first_key, 1, index, index + 1);
+  return one;
+}
+
+BlockRecurrentAttention::BlockRecurrentAttention(const BlockRecurrentOptions& options, Generator& init)
+    : options_(options),
+      to_query_(options.channels, options.heads * options.head_channels, Bias::none, init),
+      to_key_value_(options.channels, 2 * options.head_channels, Bias::none, init),
+      to_out_(options.heads * options.head_channels * (1 + options.reads), options.channels, Bias::none, init) {
+  if (options.norms_queries) norm_.emplace(options.head_channels);
+  if (options.vectors > 0) container_.emplace(container_of(options), init);
+  if (options.compresses()) {
+    const int64_t pair = 2 * options.head_channels, seen = options.head_channels * options.factor;
+    compress_weight_ = fan_in_parameter({pair, options.head_channels, options.factor}, seen, init);
+    compress_bias_ = fan_in_parameter({pair}, seen, init);
+  }
+}
+
+BlockMemory BlockRecurrentAttention::recall(const StateUpdate& state, const std::string& name,
+                                            const Tensor& like) const {
+  const int64_t batch = like.size(0), pair = 2 * options_.head_channels;
+  BlockMemory memory{.past = state.before(name + ".past", {batch, options_.memory(), pair}),
+                     .block = state.before(name + ".block", {batch, options_.width, pair}),
+                     .states = {},
+                     .view = {}};
+  if (!memory.past.defined())
+    memory.past = Tensor::zeros({batch, options_.memory(), pair}, like.dtype(), like.device());
+  if (container_) {
+    memory.states = state.before(name + ".states", {batch, options_.vectors, options_.channels});
+    if (!memory.states.defined()) memory.states = container_->beginning(batch);
+  }
+  return memory;
+}
+
+void BlockRecurrentAttention::keep(const BlockMemory& memory, StateUpdate& state, const std::string& name) const {
+  state.after(name + ".past", memory.past);
+  state.after(name + ".block", block_of(memory));
+  if (container_) state.after(name + ".states", memory.states);
+}
+
+Tensor BlockRecurrentAttention::block_of(const BlockMemory& memory) const {
+  const Tensor& past = memory.past;
+  return memory.block.defined() ? memory.block
+                                : Tensor::zeros(past.shape().with(1, options_.width), past.dtype(), past.device());
+}
+
+// A convolution over keys, and one over values, that takes `factor` of them at a time: blocks [batch, block, width, 2 *
+// head_channels] -> [batch, block * fresh_compressed, 2 * head_channels]. What is left over is the oldest of a block.
+Tensor BlockRecurrentAttention::compress(const Tensor& blocks) const {
+  const int64_t batch = blocks.size(0), each = options_.fresh_compressed(), channels = options_.head_channels;
+  const int64_t rows = blocks.size(1) * each, used = each * options_.factor;
+  const Tensor newest = slice(blocks, 2, options_.width - used, options_.width);
+  if (!options_.compresses() || each == 0) return reshape(newest, {batch, rows, 2 * channels});
+  const Tensor grouped = reshape(newest, {batch, rows, options_.factor, 2 * channels});
+  Tensors halves;
+  for (const int64_t first : {int64_t{0}, channels}) {
+    const Tensor weight = transpose(slice(compress_weight_, 0, first, first + channels), 1, 2);
+    halves.push_back(linear(reshape(slice(grouped, 3, first, first + channels), {batch, rows, -1}),
+                            reshape(weight, {channels, -1}), slice(compress_bias_, 0, first, first + channels)));
+  }
+  return concat(halves, 2);
+}
+
+// What is remembered in front of each block, [batch, block, memory, 2 * head_channels]; with blocks that end, `memory`
+// is what will be in front of the next.
+Tensor BlockRecurrentAttention::move_on(const Tensor& now, const BlockSpan& span, BlockMemory& memory) const {
+  const Tensor past = memory.past;
+  const int64_t blocks = span.blocks, queue = options_.compressed, each = options_.fresh_compressed();
+  const bool ends = span.ends && span.carried;
+  if (blocks == 1 && !ends) return unsqueeze(past, 1);
+  const auto first = [&](const Tensor& x, int axis, int64_t count) { return slice(x, axis, 0, count); };
+  Tensor before = unsqueeze(slice(past, 1, queue, options_.memory()), 1);
+  if (blocks > 1) before = concat({before, first(now, 1, blocks - 1)}, 1);
+  Tensor next = select(now, 1, blocks - 1), seen = before;
+  if (queue > 0) {
+    const Tensor compressed = concat({first(past, 1, queue), compress(before)}, 1);
+    Tensors queues;
+    for (int64_t block = 0; block < blocks; ++block)
+      queues.push_back(slice(compressed, 1, block * each, block * each + queue));
+    seen = concat({stack(queues, 1), before}, 2);
+    next = concat({slice(compressed, 1, blocks * each, blocks * each + queue), next}, 1);
+  }
+  if (ends) memory.past = span.ended.defined() ? where(span.ended, next, past) : next;
+  return seen;
+}
+
+// The keys and values of the states in front of each block, [batch * block, vectors, 2 * head_channels].
+Tensor BlockRecurrentAttention::write_states(const Tensor& now, const BlockSpan& span, BlockMemory& memory) const {
+  Tensors before;
+  for (int64_t block = 0; block < span.blocks; ++block) {
+    const StateContainer::View view = memory.view ? *memory.view : container_->view(memory.states);
+    memory.view.reset();
+    before.push_back(view.keys_values);
+    if (block + 1 == span.blocks && !(span.ends && span.carried)) break;
+    const Tensor written = container_->write(memory.states, view, select(now, 1, block));
+    memory.states = span.ended.defined() ? where(span.ended, written, memory.states) : written;
+  }
+  if (span.blocks == 1) return before[0];
+  return reshape(stack(before, 1), {-1, options_.vectors, 2 * options_.head_channels});
+}
+
+Tensor BlockRecurrentAttention::forward(const Tensor& x, const BlockSpan& span, BlockMemory& memory,
+                                        const std::vector<StateReading>& readings, const Tensor& residual) const {
+  const int64_t batch = x.size(0), parts = batch * span.blocks, width = options_.width;
+  const int64_t channels = options_.head_channels, pair = 2 * channels;
+  const Tensor fresh = reshape(to_key_value_.forward(x), {batch, span.blocks, span.tokens, pair});
+
+  // The blocks with what is new, and what of them is seen.
+  Tensor now = fresh, seen = fresh;
+  if (span.places.defined()) {
+    const Tensor added = select(fresh, 1, 0);
+    now = unsqueeze(
+        where(span.places, span.tokens == 1 ? added : pad(added, 1, 0, width - span.tokens), block_of(memory)), 1);
+    if (span.end_key.defined()) seen = now;
+  } else if (span.phase > 0) {
+    now = seen = concat({unsqueeze(slice(block_of(memory), 1, 0, span.phase), 1), fresh}, 2);
+  }
+
+  const Tensor all = concat({move_on(now, span, memory), seen}, 2);
+  const auto half = [&](int64_t first) {
+    return reshape(slice(all, 3, first, first + channels), {parts, all.size(2), 1, channels});
+  };
+  Tensor queries = reshape(to_query_.forward(x), {parts, span.tokens, options_.heads, channels}), keys = half(0);
+  if (norm_) {
+    queries = norm_->queries(queries);
+    keys = norm_->keys(keys);
+  }
+  const int64_t own = span.tables.queries.size(1) - width;  // the row of a block's first token
+  const RotaryPositions at{.offset = own + span.phase, .end_key = span.end_row};
+  queries = rotary(queries, span.tables.queries, RotaryPairs::halves, at);
+  keys = rotary(keys, span.tables.keys, RotaryPairs::halves, {.offset = own - options_.memory()});
+  const Tensor looked = attention(queries, keys, half(channels),
+                                  {.scale = norm_ ? std::optional(norm_->scale()) : std::nullopt,
+                                   .first_key = reshape(span.first_key, {parts}),
+                                   .end_key = span.end_key});
+
+  Tensors found{reshape(looked, {batch, x.size(1), options_.heads * channels})};
+  const Tensor own_states = container_ ? write_states(now, span, memory) : Tensor();
+  for (const StateReading& reading : readings) {
+    Tensor states = own_states;
+    if (reading.container != container()) {
+      reading.memory->view = reading.container->view(reading.memory->states);
+      states = reading.memory->view->keys_values;
+    }
+    found.push_back(reading.container->read(x, states));
+  }
+
+  if (span.carried) {
+    if (span.places.defined()) {
+      const Tensor block = select(now, 1, 0);
+      memory.block = span.ends ? where(span.ended, Tensor::scalar(0, block.dtype(), block.device()), block) : block;
+    } else {
+      memory.block = span.ends ? Tensor() : pad(select(now, 1, 0), 1, 0, width - now.size(2));
+    }
+  }
+  return to_out_.forward(found.size() == 1 ? found[0] : concat(found, 2), residual);
+}
+
+void BlockRecurrentAttention::visit(Visitor& visitor) {
+  visitor.child("to_query", to_query_);
+  visitor.child("to_key_value", to_key_value_);
+  if (norm_) visitor.child("norm", *norm_);
+  if (container_) visitor.child("state", *container_);
+  if (compress_weight_.defined()) {
+    visitor.parameter("compress.weight", compress_weight_);
+    visitor.parameter("compress.bias", compress_bias_);
+  }
+  visitor.child("to_out", to_out_);
+}
+
+}  // namespace monoid

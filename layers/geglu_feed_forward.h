@@ -1,0 +1,22 @@
+#pragma once
+
+#include "monoid/layers/linear.h"
+
+namespace monoid {
+
+/// down(gelu(gate) * value), with value and gate the two halves of up(x) and the exact (erf) GELU (Shazeer, "GLU
+/// variants improve transformer", 2020).
+class GegluFeedForward : public Module {
+ public:
+  GegluFeedForward(int64_t channels, int64_t inner, Generator& init);
+
+  /// [..., channels] -> [..., channels], plus a residual of that shape if given.
+  Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
+  void visit(Visitor& visitor) override;
+
+ private:
+  int64_t inner_;
+  Linear up_, down_;
+};
+
+}  // namespace monoid

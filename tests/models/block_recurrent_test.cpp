@@ -1,0 +1,211 @@
+#include "monoid/models/block_recurrent.h"
+
+#include "monoid/models/carried_state.h"
+#include "monoid/ops/elementwise.h"
+#include "monoid/ops/reduce.h"
+#include "monoid/ops/shape_ops.h"
+#include "monoid/tests/models/model_support.h"
+
+namespace monoid {
+namespace {
+
+using Layers = std::vector<int64_t>;
+
+std::vector<BlockRecurrentConfig> variants() {
+  const BlockRecurrentConfig small{.num_tokens = 11,
+                                   .dim = 6,
+                                   .depth = 3,
+                                   .dim_head = 4,
+                                   .heads = 2,
+                                   .ff_mult = 2,
+                                   .max_seq_len = 8,
+                                   .block_width = 4,
+                                   .recurrent_layers = Layers{2},
+                                   .num_state_vectors = 3};
+  std::vector<BlockRecurrentConfig> all(6, small);
+  all[1].use_compressed_mem = true;
+  all[1].compressed_mem_factor = 3;  // a key is left over
+  all[2].recurrent_layers = Layers{3};
+  all[2].read_recurrent_layers = Layers{1};
+  all[2].all_layers_qk_rmsnorm = true;
+  all[3].recurrent_layers = Layers{3, 2};  // two states, both read in layer 2
+  all[3].read_recurrent_layers = Layers{2, 2};
+  all[3].use_compressed_mem = true;
+  all[3].compressed_mem_factor = 1;
+  all[4].recurrent_layers = Layers{};
+  all[4].block_width = 1;
+  all[5].block_width = 16;
+  all[5].max_seq_len = 16;
+  all[5].recurrent_layers = Layers{1, 3};
+  all[5].use_compressed_mem = true;
+  return all;
+}
+
+BlockRecurrent make(const BlockRecurrentConfig& config, DType dtype = DType::f64) {
+  Generator init(1);
+  BlockRecurrent model(config, init);
+  cast_to(model, dtype);
+  return model;
+}
+
+}  // namespace
+
+TEST_CASE("block-recurrent's parameter count follows the closed form", "[block_recurrent]") {
+  for (const BlockRecurrentConfig& config : variants()) {
+    BlockRecurrent model = make(config);
+    CHECK(parameter_count(model) == config.parameters());
+  }
+  const BlockRecurrentConfig measured{
+      .num_tokens = 65, .dim = 384, .heads = 6, .max_seq_len = 256, .block_width = 128, .recurrent_layers = Layers{4}};
+  CHECK(measured.parameters() == 10378496);
+}
+
+TEST_CASE("block-recurrent passes the gradient check by every parameter and by its state",
+          "[block_recurrent][gradient]") {
+  for (BlockRecurrentConfig config : variants()) {
+    config.num_tokens = 5;
+    if (config.block_width == 16) config.block_width = 2;
+    BlockRecurrent model = make(config);
+    CAPTURE(model.config());
+    test::check_model_gradients(model, test::tokens_of(model, {2, 3}));  // into the next block
+    test::check_model_gradients(model, test::tokens_of(model, {1, 1}));
+  }
+}
+
+TEST_CASE("block-recurrent: one call, chunks and single steps give the same logits and state",
+          "[block_recurrent][streaming]") {
+  for (const BlockRecurrentConfig& config : variants()) {
+    BlockRecurrent in_double = make(config), in_float = make(config, DType::f32);
+    test::check_model_streaming(in_double, 1e-12);
+    test::check_model_streaming(in_float, 2e-5);
+    test::check_gradients_through_state(in_double, 1e-11);
+    test::check_state_through_file(in_float);
+  }
+}
+
+TEST_CASE("block-recurrent names its state, which does not grow", "[block_recurrent][streaming]") {
+  BlockRecurrent model = make(variants()[1], DType::f32);
+  CHECK(model.has_bounded_state());
+  for (const int64_t time : {3, 17}) {
+    State state;
+    model.forward(test::tokens_of(model, {5, time}), &state);
+    CHECK(state.size() == 2 + 3 * 2 + 1);
+    CHECK(state.steps() == time);
+    CHECK(state.find("remembered").to_vector<int64_t>() == std::vector<int64_t>(5, time / 4));
+    CHECK(state.find("layers.0.past").shape() == Shape{5, 2 + 4, 8});
+    CHECK(state.find("layers.0.block").shape() == Shape{5, 4, 8});
+    CHECK(state.find("layers.1.states").shape() == Shape{5, 3, 6});
+  }
+}
+
+// What each token sees of the others, as far as one layer looks.
+TEST_CASE("tokens see their block and the one before, and more only through states and compressed memory",
+          "[block_recurrent]") {
+  BlockRecurrentConfig config = variants().front();
+  config.depth = 1;
+  const auto seen = [&](int64_t changed_token, int64_t from) {
+    BlockRecurrent model = make(config);
+    const Tensor tokens = test::tokens_of(model, {1, 15});
+    Tensor changed = tokens.clone();
+    changed.data<int64_t>()[changed_token] = (changed.data<int64_t>()[changed_token] + 1) % model.vocabulary();
+    const std::vector<double> difference =
+        sum(abs(model.forward(changed) - model.forward(tokens)), 2).to_vector<double>();
+    for (int64_t t = 0; t < from; ++t) CHECK(difference[static_cast<size_t>(t)] == 0);
+    std::vector<bool> found;
+    for (size_t t = 0; t < 15; ++t) found.push_back(difference[t] != 0);
+    return found;
+  };
+  const auto between = [](size_t first, size_t end) {
+    std::vector<bool> expected(15);
+    for (size_t t = first; t < end; ++t) expected[t] = true;
+    return expected;
+  };
+  config.recurrent_layers = Layers{};
+  CHECK(seen(5, 5) == between(5, 12));
+  CHECK(seen(3, 3) == between(3, 8));
+  config.recurrent_layers = Layers{1};
+  CHECK(seen(5, 5) == between(5, 15));
+  CHECK(seen(2, 2) == between(2, 15));
+  config.recurrent_layers = Layers{};
+  config.use_compressed_mem = true;
+  config.compressed_mem_factor = 4;  // a key a block, and places for two
+  CHECK(seen(1, 1) == between(1, 15));
+}
+
+TEST_CASE("memories and states that came in are forgotten as often as the configuration says, only in training",
+          "[block_recurrent]") {
+  BlockRecurrentConfig config = variants().front();
+  const auto after = [&](double memories, double states, bool training) {
+    config.xl_memories_dropout = memories;
+    config.state_dropout = states;
+    BlockRecurrent model = make(config);
+    State state;
+    model.forward(test::tokens_of(model, {2, 8}), &state);
+    Generator random(3);
+    return model.forward(test::tokens_of(model, {2, 4}, 5), &state, training ? &random : nullptr);
+  };
+  BlockRecurrent model = make(config);
+  const Tensor kept = after(0, 0, true), fresh = model.forward(test::tokens_of(model, {2, 4}, 5));
+  test::check_identical(after(1, 1, false), kept);
+  test::check_close_in_norm(after(1, 1, true), fresh, 1e-14);
+  const auto apart = [](const Tensor& a, const Tensor& b) { return sum(abs(a - b)).item(); };
+  for (const Tensor& one : {after(1, 0, true), after(0, 1, true)}) {
+    CHECK(apart(one, kept) > 1e-3);
+    CHECK(apart(one, fresh) > 1e-3);
+  }
+}
+
+TEST_CASE("block-recurrent's loss reaches every parameter", "[block_recurrent]") {
+  for (BlockRecurrentConfig config : variants()) {
+    BlockRecurrent model = make(config);
+    CAPTURE(model.config());
+    if (config.block_width == 16) continue;  // nothing comes after the first block
+    test::check_gradient_reaches_all_but(model, {});
+  }
+  BlockRecurrentConfig config = variants().front();
+  config.max_seq_len = config.block_width = 16;
+  BlockRecurrent one_block = make(config);
+  const std::string state = "layers.1.attention.state.";
+  std::set<std::string> writing;
+  for (const char* name :
+       {"self_query.weight", "cross_query.weight", "self_norm.q_scale", "self_norm.k_scale", "cross_norm.q_scale",
+        "cross_norm.k_scale", "to_out.weight", "to_update.weight", "to_update.bias", "pace"})
+    writing.insert(state + name);
+  test::check_gradient_reaches_all_but(one_block, writing);
+}
+
+TEST_CASE("block-recurrent refuses a configuration that makes no model", "[block_recurrent]") {
+  const auto refusal = [](auto change) {
+    BlockRecurrentConfig config = variants().front();
+    change(config);
+    try {
+      config.validate();
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return std::string("nothing");
+  };
+  CHECK_THAT(refusal([](auto& c) { c.recurrent_layers = Layers{4}; }),
+             ContainsSubstring("recurrent_layers has 4, and the layers are 1 to 3"));
+  CHECK_THAT(refusal([](auto& c) {
+               c.recurrent_layers = Layers{2, 2};
+             }),
+             ContainsSubstring("recurrent_layers has 2 more than once"));
+  CHECK_THAT(refusal([](auto& c) { c.read_recurrent_layers = Layers{3}; }),
+             ContainsSubstring("the state of layer 2 is read in layer 3, wanted one from 1 to 2"));
+  CHECK_THAT(refusal([](auto& c) { c.read_recurrent_layers = Layers{}; }),
+             ContainsSubstring("wanted one for each of the 1 recurrent_layers"));
+  CHECK_THAT(refusal([](auto& c) { c.max_seq_len = 10; }),
+             ContainsSubstring("max_seq_len is 10, wanted a multiple of block_width, 4"));
+  CHECK_THAT(refusal([](auto& c) { c.dim_head = 5; }), ContainsSubstring("an even number"));
+  CHECK_THAT(refusal([](auto& c) {
+               c.recurrent_layers.reset();
+               c.depth = 1;
+             }),
+             ContainsSubstring("recurrent_layers has 0"));
+  const auto read = parse_config<BlockRecurrentConfig>(R"({"recurrent_layers": null, "read_recurrent_layers": [1]})");
+  CHECK_FALSE(read.recurrent_layers);
+  CHECK(*parse_config<BlockRecurrentConfig>(to_json(read)).read_recurrent_layers == Layers{1});
+}
+
+}  // namespace monoid
