@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "monoid/kernels/gate_loop.h"
 #include "monoid/kernels/host_device.h"
@@ -24,34 +26,42 @@ struct PolarGate {
   }
 };
 
-/// GateLoopOptions for a kernel.
+/// GateLoopOptions for a kernel: numbers, 1 or 0, and masks of bits, because loops with conditions that never change do
+/// not vectorise.
 template <class T>
 struct TransitionRule {
-  bool turns, gated;
-  T fraction;
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  T turns, gated, fraction;
+  Bits re_mask, im_mask;  // what is used of z
 
   explicit TransitionRule(const GateLoopOptions& options)
-      : turns(options.transition == Transition::complex),
-        gated(options.transition != Transition::one),
-        fraction(gated ? static_cast<T>(options.gradient_fraction) : T(0)) {}
+      : turns(options.transition == Transition::complex ? T(1) : T(0)),
+        gated(options.transition != Transition::one ? T(1) : T(0)),
+        fraction(gated * static_cast<T>(options.gradient_fraction)),
+        re_mask(gated > 0 ? ~Bits(0) : Bits(0)),
+        im_mask(turns > 0 ? ~Bits(0) : Bits(0)) {}
+
+  MONOID_HOST_DEVICE static T masked(T x, Bits mask) {
+    return __builtin_bit_cast(T, __builtin_bit_cast(Bits, x) & mask);
+  }
 
   /// Scaled by the larger part first: |z| may be anything whose square over- or underflows. 1 / |z| stops at 1e20,
   /// where the direction of z has lost its meaning.
   template <class Math>
-  MONOID_HOST_DEVICE PolarGate<T> gate(T re, T given_im) const {
+  MONOID_HOST_DEVICE PolarGate<T> gate(T given_re, T given_im) const {
     constexpr T kLeast = std::numeric_limits<T>::min(), kMost = std::numeric_limits<T>::max() / 4;
-    const T im = turns ? given_im : T(0);
+    const T re = masked(given_re, re_mask), im = masked(given_im, im_mask);
     const T x = re < 0 ? -re : re, y = im < 0 ? -im : im, larger = x > y ? x : y;
-    const bool zero = larger < kLeast;
+    const T nothing = larger < kLeast ? T(1) : T(0);  // then the direction is that of 1
     const T above = larger < kLeast ? kLeast : larger, scale = above > kMost ? kMost : above;
     const T shrink = Math::inverse(scale);
-    const T p = zero ? T(1) : re * shrink, q = zero ? T(0) : im * shrink;
+    const T p = re * shrink + nothing, q = im * shrink;
     const T square = p * p + q * q, root = Math::inverse_root(square);
-    const T e = Math::exp(-scale * (square * root)), size = Math::inverse(1 + e);
+    const T e = Math::exp(-scale * (square * root)), sigmoid = Math::inverse(1 + e);
     const T inverse = shrink * root, bounded = inverse < T(1e20) ? inverse : T(1e20);
-    const T share = zero ? T(0) : fraction;
-    return {Complex<T>(gated ? p * root : T(1), gated ? q * root : T(0)), gated ? size : T(1),
-            share * (e * size * size), turns ? share * (bounded * size) : T(0)};
+    const T share = fraction * (1 - nothing);
+    return {Complex<T>(p * root, q * root), gated * sigmoid + (1 - gated), share * (e * sigmoid * sigmoid),
+            turns * share * (bounded * sigmoid)};
   }
 };
 

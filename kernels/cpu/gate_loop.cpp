@@ -140,7 +140,7 @@ struct ReadOutAdjoint {
     State advance(int64_t c, State carry) const {
       const auto read = cell.read(in, c);
       const auto step = read.step();
-      const State before = previous[c], delta = carry + State(in.query[c] * cotangent[c]);
+      const State before = load_state(previous + c), delta = carry + State(in.query[c] * cotangent[c]);
       out.query[c] = cotangent[c] * real_part(step.advance(before));
       read.put_gradients(out, c, delta, before);
       return conjugate(step.a) * delta;

@@ -142,6 +142,25 @@ inline int64_t tile_width(const ScanShape& shape) {
   return std::min(kWidestTile, (narrow + 63) / 64 * 64);
 }
 
+// A complex state part by part: loops that copy it whole do not vectorise.
+template <class T>
+T load_state(const T* at) {
+  return *at;
+}
+template <class T>
+Complex<T> load_state(const Complex<T>* at) {
+  return Complex<T>(at->re, at->im);
+}
+template <class T>
+void store_state(T* at, T state) {
+  *at = state;
+}
+template <class T>
+void store_state(Complex<T>* at, Complex<T> state) {
+  at->re = state.re;
+  at->im = state.im;
+}
+
 /// Asks for a row before it is read: a row a step away is on another page, where the hardware does not look ahead. The
 /// empty asm keeps the loop from being vectorised, which would drop the prefetches.
 template <class T>
@@ -165,7 +184,7 @@ void recall(const Step& step, const ScanShape& shape, int64_t batch, ChannelTile
     const State* before = rows + i * tile.width;
     State* after = rows + (i - 1) * tile.width;
 #pragma GCC ivdep
-    for (int64_t c = 0; c < tile.width; ++c) after[c] = row.redo(c, before[c]);
+    for (int64_t c = 0; c < tile.width; ++c) store_state(after + c, row.redo(c, load_state(before + c)));
   }
 }
 
@@ -193,10 +212,10 @@ void walk(const Step& step, const ScanShape& shape, int64_t batch, ChannelTile t
       if constexpr (kRecalls) row.previous = recalled + i % kRecallSteps * tile.width;
       if (fresh && i == 0) {
 #pragma GCC ivdep
-        for (int64_t c = 0; c < tile.width; ++c) state[c] = row.begin(c);
+        for (int64_t c = 0; c < tile.width; ++c) store_state(state + c, row.begin(c));
       } else {
 #pragma GCC ivdep
-        for (int64_t c = 0; c < tile.width; ++c) state[c] = row.advance(c, state[c]);
+        for (int64_t c = 0; c < tile.width; ++c) store_state(state + c, row.advance(c, load_state(state + c)));
       }
     }
   });
