@@ -12,6 +12,8 @@ NormAndSum RmsNorm::add(const Tensor& x, const Tensor& residual) const {
 
 void RmsNorm::visit(Visitor& visitor) { visitor.parameter("weight", weight_); }
 
+RmsNorm length_norm(int64_t channels) { return RmsNorm(channels, 1e-24 / static_cast<double>(channels)); }
+
 L2RmsNorm::L2RmsNorm(int64_t channels) : gamma_(constant_parameter({channels}, 1)) {}
 
 Tensor L2RmsNorm::forward(const Tensor& x) const { return l2_rms_norm(x, gamma_); }

@@ -24,6 +24,10 @@ class RmsNorm : public Module {
   double eps_;
 };
 
+/// The same with the root of the mean square at least 1e-12 / sqrt(channels), or nearly so: L2RmsNorm as a norm on a
+/// residual stream. They differ by less than rounding wherever ||x|| is above 1e-8.
+RmsNorm length_norm(int64_t channels);
+
 /// x / max(||x||, 1e-12) * sqrt(channels) * gamma over the last axis.
 class L2RmsNorm : public Module {
  public:

@@ -7,14 +7,21 @@
 
 namespace monoid {
 
-RotaryEmbedding::Turn RotaryEmbedding::turn(StateUpdate& state, const Tensor& like) const {
+RotaryEmbedding::Turn RotaryEmbedding::turn(StateUpdate& state, const Tensor& like, const Tensor& frequencies) const {
   const RotaryPositions at{.offset = state.offset(), .first_key = state.first_key(), .end_key = state.end_key()};
   const int64_t steps = state.offset() + like.size(1), horizon = state.horizon();
   const RotaryScaling& scaling = options_.scaling;
   const bool dynamic = scaling.kind == RotaryScaling::Kind::dynamic;
   const int64_t stretched = dynamic && steps > scaling.trained_time ? steps : 0;
   const DType dtype = like.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const bool fits = table_.defined() && table_.dtype() == dtype && table_.device() == like.device() &&
+  bool current = true;
+  if (frequencies.defined() && !sure_ && !Graph::capturing()) {
+    std::vector<double> stored = frequencies.to_vector<double>();
+    current = stored == of_;
+    of_ = std::move(stored);
+    sure_ = true;
+  }
+  const bool fits = current && table_.defined() && table_.dtype() == dtype && table_.device() == like.device() &&
                     table_.size(1) >= horizon && stretched_ == stretched;
   if (Graph::capturing()) {
     check(!dynamic || horizon <= scaling.trained_time,
@@ -24,8 +31,10 @@ RotaryEmbedding::Turn RotaryEmbedding::turn(StateUpdate& state, const Tensor& li
   }
   if (!fits) {
     const auto positions = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(horizon, 1))));
-    const Tensor frequencies = rotary_frequencies(options_.rotated, options_.theta, scaling, stretched);
-    table_ = rotary_table(frequencies, positions, dtype, like.device());
+    const bool given = frequencies.defined();
+    table_ =
+        rotary_table(given ? frequencies : rotary_frequencies(options_.rotated, options_.theta, scaling, stretched),
+                     positions, dtype, like.device());
     stretched_ = stretched;
   }
   return {table_, options_.pairs, at};

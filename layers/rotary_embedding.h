@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "monoid/layers/state.h"
 #include "monoid/ops/rotary.h"
 
@@ -29,13 +31,17 @@ class RotaryEmbedding {
   };
   /// For operands like `like`. A table that a graph is recorded with must be there before, so it reaches as far as the
   /// state has room; dynamic scaling, whose table changes with every step beyond the time trained on, cannot be
-  /// captured there.
-  Turn turn(StateUpdate& state, const Tensor& like) const;
+  /// captured there. `frequencies` [rotated / 2], where a model stores them, are in the place of those of theta.
+  Turn turn(StateUpdate& state, const Tensor& like, const Tensor& frequencies = {}) const;
+  /// To be told by who stores frequencies whenever they may have changed.
+  void look_again() { sure_ = false; }
 
  private:
   RotaryEmbeddingOptions options_;
-  mutable Tensor table_;           // the last one, which most calls can use again
-  mutable int64_t stretched_ = 0;  // the length that dynamic scaling made it for, or 0
+  mutable Tensor table_;            // the last one, which most calls can use again
+  mutable int64_t stretched_ = 0;   // the length that dynamic scaling made it for, or 0
+  mutable std::vector<double> of_;  // the stored frequencies it was made of
+  mutable bool sure_ = false;       // that these still are
 };
 
 }  // namespace monoid

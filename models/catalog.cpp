@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "monoid/models/block_recurrent.h"
+#include "monoid/models/gate_loop.h"
 #include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
@@ -44,6 +45,8 @@ const std::vector<Entry>& catalog() {
                                 "vocab_size", "dropout_rate"),
       entry<BlockRecurrent, BlockRecurrentConfig>("attention in blocks, and states that tokens read and blocks write",
                                                   "num_tokens", ""),
+      entry<GateLoop, GateLoopConfig>("GateLoop: complex gated recurrences, or full attention beside them",
+                                      "num_tokens", ""),
   };
   return entries;
 }

@@ -143,12 +143,46 @@ ImportTable block_recurrent() {
                      {"to_logits.0.beta", "to_logits.0.gamma", ImportEcho::Kind::zeros}}};
 }
 
+// A layer there is a pair of wrapped blocks: 0 gate-looped or full attention, 1 feed-forward. RMSNorms before them have
+// a gamma, LayerNorms after them a weight and a bias.
+ImportTable gate_loop() {
+  return {.source = "lucidrains/gateloop-transformer Transformer",
+          .model = "gate-loop",
+          .rules = {{"token_emb.", "embedding."},
+                    {"layers.*.0.norm.gamma", "layers.*.mixer_norm.weight"},
+                    {"layers.*.1.norm.gamma", "layers.*.feed_forward_norm.weight"},
+                    {"layers.*.0.norm.", "layers.*.mixer_post_norm."},
+                    {"layers.*.1.norm.", "layers.*.feed_forward_post_norm."},
+                    {"layers.*.0.fn.to_qkv.0.", "layers.*.mixer.to_heads."},
+                    {"layers.*.0.fn.to_out.1.", "layers.*.mixer.from_heads."},
+                    {"layers.*.0.fn.rotary_emb.freqs", "layers.*.mixer.frequencies"},
+                    {"layers.*.0.fn.to_qkv.", "layers.*.mixer.to_qkv."},
+                    {"layers.*.0.fn.to_a.0.", "layers.*.mixer.to_a."},
+                    {"layers.*.0.fn.maybe_sub_ln.", "layers.*.mixer.sub_norm."},
+                    {"layers.*.0.fn.to_gates.0.", "layers.*.mixer.to_gates."},
+                    {"layers.*.0.fn.to_out.", "layers.*.mixer.to_out."},
+                    {"layers.*.1.fn.0.", "layers.*.feed_forward.up."},
+                    {"layers.*.1.fn.2.", "layers.*.feed_forward.down."},
+                    {"to_logits.0.gamma", "norm.weight"},
+                    {"to_logits.1.", "to_logits."},
+                    {"to_logits.", "head."}},
+          .ignored = {}};
+}
+
+ImportTable simple_gate_loop() {
+  return {.source = "lucidrains/gateloop-transformer SimpleGateLoopLayer",
+          .model = "",
+          .rules = {{"norm.gamma", "norm.weight"}, {"to_qkva.0.", "to_qkva."}, {"maybe_post_ln.", "post_norm."}},
+          .ignored = {}};
+}
+
 }  // namespace
 
 const std::vector<ImportTable>& import_tables() {
   static const std::vector<ImportTable> tables{
       min_lm(),  //
-      hybrid_lm(), min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(), mru_lm(), block_recurrent(),
+      hybrid_lm(),       min_gru_attention(), stacked_mamba_min_gru(), wrapped_min_gru(), mru_lm(),
+      block_recurrent(), gate_loop(),         simple_gate_loop(),
   };
   return tables;
 }

@@ -149,7 +149,7 @@ TEST_CASE("the parameters of every golden file go in and come back under the ref
     for (const auto& [name, tensor] : import_tensors(table, reference)) ours.push_back({name, tensor});
     const auto back = export_tensors(table, ours);
     CAPTURE(file.path());
-    CHECK(back.size() > 4);
+    CHECK(back.size() >= 2);
     for (const auto& [name, tensor] : back) {
       CAPTURE(name);
       REQUIRE(reference.contains(name));

@@ -2,6 +2,7 @@
 
 #include "monoid/core/tape.h"
 #include "monoid/models/block_recurrent.h"
+#include "monoid/models/gate_loop.h"
 #include "monoid/models/hybrid_lm.h"
 #include "monoid/models/min_gru_attention.h"
 #include "monoid/models/min_lm.h"
@@ -80,6 +81,24 @@ TEST_CASE("hybridLM learns a 64-character text by heart and recites it token by 
     HybridLm model(
         {.num_tokens = 128, .dim = 32, .depth = 2, .ff_mult = 2, .heads = 2, .dim_head = 16, .convex_mix = convex_mix},
         init);
+    check_learns_by_heart(model);
+  }
+}
+
+TEST_CASE("gate-loop learns a 64-character text by heart and recites it token by token",
+          "[gate_loop_model][learning]") {
+  const GateLoopConfig small{.num_tokens = 128, .dim = 32, .depth = 2, .dim_head = 16, .heads = 2, .ff_mult = 2};
+  std::vector<GateLoopConfig> all(4, small);
+  all[1].gate_loop_heads = 4;
+  all[1].post_ln_norm = true;
+  all[2].use_gate_looped_attn = false;
+  all[2].rotary_emb = true;
+  all[3].use_gate_looped_attn = false;
+  all[3].attn_softmax_normalize = false;
+  for (const GateLoopConfig& config : all) {
+    CAPTURE(to_json(config));
+    Generator init(1);
+    GateLoop model(config, init);
     check_learns_by_heart(model);
   }
 }

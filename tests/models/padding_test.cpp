@@ -30,6 +30,14 @@ const Case kCases[] = {
     {"block-recurrent", R"({"num_tokens": 11, "dim": 6, "depth": 3, "dim_head": 4, "heads": 2, "block_width": 3,
                             "max_seq_len": 3, "recurrent_layers": [3, 2], "read_recurrent_layers": [1, 2],
                             "num_state_vectors": 2, "use_compressed_mem": true, "compressed_mem_factor": 2})"},
+    {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2})"},
+    {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2, "gate_loop_heads": 2, "post_ln_norm": true})"},
+    {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_gate_looped_attn": false, "heads": 2, "dim_head": 4,
+                      "rotary_emb": true})"},
+    {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_gate_looped_attn": false, "heads": 2, "dim_head": 4,
+                      "rotary_emb": true, "attn_softmax_normalize": false})"},
+    {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_gate_looped_attn": false, "heads": 2, "dim_head": 4,
+                      "data_dependent_rel_pos": true, "ablate_complex": true})"},
 };
 
 using Sequences = std::vector<std::vector<int64_t>>;

@@ -208,13 +208,14 @@ TEST_CASE("every preset is one that train takes", "[tools][train]") {
       {"min-gru-attention",
        {"--set", "hidden_size=8", "--set", "attention_head_dim=4", "--set", "num_attention_heads=2", "--set",
         "num_key_value_heads=1", "--set", "attention_layers_idx=[1]", "--set", "num_hidden_layers=2"}},
-      {"stacked-min-gru", {"--set", "input_size=8", "--set", "hidden_size=8", "--set", "num_layers=1"}},
       {"mru-lm",
        {"--set", "embedding_size=8", "--set", "n_state_heads=2", "--set", "state_size=8", "--set", "n_attn_heads=2",
         "--set", "key_size=8", "--set", "value_size=8"}},
       {"block-recurrent",
        {"--set", "dim=8", "--set", "depth=2", "--set", "heads=2", "--set", "dim_head=4", "--set", "block_width=4",
-        "--set", "max_seq_len=8", "--set", "recurrent_layers=[1]", "--set", "num_state_vectors=2"}}};
+        "--set", "max_seq_len=8", "--set", "recurrent_layers=[1]", "--set", "num_state_vectors=2"}},
+      {"gate-loop", {"--set", "dim=8", "--set", "depth=1", "--set", "gate_loop_heads=4"}},
+      {"stacked-min-gru", {"--set", "input_size=8", "--set", "hidden_size=8", "--set", "num_layers=1"}}};
   int presets = 0;
   for (const auto& file : fs::directory_iterator(fs::path(MONOID_SOURCE_DIR) / "tools/train/presets")) {
     const std::string name = file.path().stem();

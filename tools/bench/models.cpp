@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "monoid/layers/simple_gate_loop.h"
 #include "monoid/layers/wrapped_min_gru.h"
 #include "monoid/models/catalog.h"
 #include "monoid/models/decoder.h"
@@ -50,6 +51,10 @@ const Setting kSettings[] = {
      R"({"num_tokens": 65, "dim": 256, "depth": 4, "heads": 4, "max_seq_len": 256, "block_width": 128})", 8, 256},
     {"block-recurrent", "width 512, depth 6, blocks of 512", R"({"recurrent_layers": [4]})", 4, 2048},
     {"block-recurrent", "width 512, depth 6, blocks of 512", R"({"recurrent_layers": [4]})", 16, 2048},
+    {"gate-loop", "width 256, depth 4", R"({"num_tokens": 65, "dim": 256, "depth": 4})", 8, 256},
+    {"gate-loop", "width 384, depth 6", R"({"num_tokens": 65, "dim": 384})", 64, 256},
+    {"gate-loop", "width 512, depth 6, LayerNorm after", R"({"gate_loop_heads": 512, "post_ln_norm": true})", 4, 256},
+    {"gate-loop", "width 512, depth 6, LayerNorm after", R"({"gate_loop_heads": 512, "post_ln_norm": true})", 64, 512},
     {"stacked-min-gru", "width 256, hidden 512, 4 layers", "{}", 16, 1024},
     {"stacked-min-gru", "width 256, hidden 256, 4 layers", R"({"num_tokens": 65, "hidden_size": 256})", 8, 256},
 };
@@ -111,6 +116,27 @@ Case gru_step(const Target& target) {
       {random_normal({128, 1000, 10}, generator).to(target.dtype)}, 128 * 1000, target);
 }
 
+// The layer alone on one long sequence.
+std::vector<Case> simple_gate_loop(const Target& target) {
+  constexpr int64_t kTime = 65536, kChannels = 512;
+  Generator generator(1);
+  auto layer = std::make_shared<SimpleGateLoop>(SimpleGateLoopOptions{.dim = kChannels}, generator);
+  Tensors inputs{random_normal({1, kTime, kChannels}, generator)};
+  for (const NamedTensor& parameter : parameters(*layer)) inputs.push_back(parameter.value);
+  const Op op = [layer](const Tensors& in) -> Tensors {
+    size_t next = 1;
+    for_each_tensor(*layer, [&](const std::string&, Tensor& value, Role) { value = in[next++]; });
+    return {layer->forward(in[0]).output};
+  };
+  // In x a channel: the norm moves 2, the projection 4, the scan 4; on the way back 3, 8 and 7.
+  const double elements = static_cast<double>(kTime * kChannels);
+  const double unit = elements * static_cast<double>(size_of(target.dtype));
+  Target here = target;
+  here.verify = false;  // minutes on the CPU
+  return both_directions(here, "layer/SimpleGateLoop", "1 x 65536 x 512", inputs, op,
+                         {elements, 10 * unit, 28 * unit, 6 * elements * kChannels});
+}
+
 // A token of each of `batch` sequences, logits back on the host.
 Case decode_step(const Setting& setting, int64_t batch, const Target& target) {
   const std::shared_ptr<LanguageModel> model = model_of(setting, target);
@@ -140,6 +166,7 @@ std::vector<CaseMaker> model_cases() {
                       [&](const Target& target) { return std::vector{training_step(setting, target)}; }});
   }
   makers.push_back({"train/WrappedMinGru", [](const Target& target) { return std::vector{gru_step(target)}; }});
+  makers.push_back({"layer/SimpleGateLoop", simple_gate_loop});
   for (const Setting* setting : {&kSettings[0], &kSettings[3]}) {
     for (int64_t batch : {1, 64}) {
       makers.push_back({str("decode/", setting->model, " ", setting->label, " ", batch),

@@ -11,6 +11,8 @@ const std::vector<RecipeEntry>& recipes() {
       {"Fritschek/MinGRU-x-Mamba WrappedMinGRU", wrapped_min_gru_recipe},
       {"mikayahlevi/mru-lm hybrid_lm_network", mru_lm_recipe},
       {"lucidrains/block-recurrent-transformer-pytorch", block_recurrent_recipe},
+      {"lucidrains/gateloop-transformer Transformer", gate_loop_recipe},
+      {"lucidrains/gateloop-transformer SimpleGateLoopLayer", simple_gate_loop_recipe},
   };
   return entries;
 }

@@ -34,6 +34,8 @@ const std::vector<RecipeEntry>& recipes();
 Recomputed recompute(const Golden& golden, const Target& target);
 
 Recomputed block_recurrent_recipe(const Golden& golden, const Target& target);
+Recomputed gate_loop_recipe(const Golden& golden, const Target& target);
+Recomputed simple_gate_loop_recipe(const Golden& golden, const Target& target);
 Recomputed min_gru_attention_recipe(const Golden& golden, const Target& target);
 Recomputed min_lm_recipe(const Golden& golden, const Target& target);
 Recomputed hybrid_lm_recipe(const Golden& golden, const Target& target);
