@@ -83,14 +83,15 @@ Tensor BlockRecurrentAttention::compress(const Tensor& blocks) const {
   const int64_t rows = blocks.size(1) * each, used = each * options_.factor;
   const Tensor newest = slice(blocks, 2, options_.width - used, options_.width);
   if (!options_.compresses() || each == 0) return reshape(newest, {batch, rows, 2 * channels});
-  const Tensor grouped = reshape(newest, {batch, rows, options_.factor, 2 * channels});
-  Tensors halves;
-  for (const int64_t first : {int64_t{0}, channels}) {
-    const Tensor weight = transpose(slice(compress_weight_, 0, first, first + channels), 1, 2);
-    halves.push_back(linear(reshape(slice(grouped, 3, first, first + channels), {batch, rows, -1}),
-                            reshape(weight, {channels, -1}), slice(compress_bias_, 0, first, first + channels)));
-  }
-  return concat(halves, 2);
+  const std::vector<int64_t> halves{channels, channels};
+  const Tensors grouped = split(reshape(newest, {batch, rows, options_.factor, 2 * channels}), 3, halves);
+  const Tensors weights = split(transpose(compress_weight_, 1, 2), 0, halves),
+                biases = split(compress_bias_, 0, halves);
+  Tensors compressed;
+  for (size_t i = 0; i < halves.size(); ++i)
+    compressed.push_back(
+        linear(reshape(grouped[i], {batch, rows, -1}), reshape(weights[i], {channels, -1}), biases[i]));
+  return concat(compressed, 2);
 }
 
 // What is remembered in front of each block, [batch, block, memory, 2 * head_channels]; with blocks that end, `memory`
@@ -149,10 +150,8 @@ Tensor BlockRecurrentAttention::forward(const Tensor& x, const BlockSpan& span, 
   }
 
   const Tensor all = concat({move_on(now, span, memory), seen}, 2);
-  const auto half = [&](int64_t first) {
-    return reshape(slice(all, 3, first, first + channels), {parts, all.size(2), 1, channels});
-  };
-  Tensor queries = reshape(to_query_.forward(x), {parts, span.tokens, options_.heads, channels}), keys = half(0);
+  const Tensors halves = split(reshape(all, {parts, all.size(2), 1, pair}), 3, {channels, channels});
+  Tensor queries = reshape(to_query_.forward(x), {parts, span.tokens, options_.heads, channels}), keys = halves[0];
   if (norm_) {
     queries = norm_->queries(queries);
     keys = norm_->keys(keys);
@@ -161,7 +160,7 @@ Tensor BlockRecurrentAttention::forward(const Tensor& x, const BlockSpan& span, 
   const RotaryPositions at{.offset = own + span.phase, .end_key = span.end_row};
   queries = rotary(queries, span.tables.queries, RotaryPairs::halves, at);
   keys = rotary(keys, span.tables.keys, RotaryPairs::halves, {.offset = own - options_.memory()});
-  const Tensor looked = attention(queries, keys, half(channels),
+  const Tensor looked = attention(queries, keys, halves[1],
                                   {.scale = norm_ ? std::optional(norm_->scale()) : std::nullopt,
                                    .first_key = reshape(span.first_key, {parts}),
                                    .end_key = span.end_key});

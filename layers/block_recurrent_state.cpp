@@ -60,11 +60,10 @@ StateContainer::View StateContainer::view(const Tensor& states) const {
 // [batch, time, head, channel].
 Tensor StateContainer::attend(const Tensor& packed_queries, const Tensor& keys_values, const QueryKeyNorm& norm) const {
   const int64_t batch = packed_queries.size(0), channels = options_.head_channels;
-  const auto half = [&](int64_t first) {
-    return reshape(slice(keys_values, 2, first, first + channels), {batch, keys_values.size(1), 1, channels});
-  };
+  const Tensors halves =
+      split(reshape(keys_values, {batch, keys_values.size(1), 1, 2 * channels}), 3, {channels, channels});
   const Tensor queries = reshape(packed_queries, {batch, packed_queries.size(1), options_.heads, channels});
-  return attention(norm.queries(queries), norm.keys(half(0)), half(channels),
+  return attention(norm.queries(queries), norm.keys(halves[0]), halves[1],
                    {.mask = AttentionMask::full(), .scale = norm.scale()});
 }
 

@@ -1,21 +1,42 @@
 #include "monoid/layers/geglu_feed_forward.h"
 
+#include "monoid/layers/init.h"
 #include "monoid/ops/elementwise.h"
+#include "monoid/ops/matmul.h"
 #include "monoid/ops/shape_ops.h"
 
 namespace monoid {
+namespace {
+
+// Tensor cores want rows of whole 16 bytes. Channels of zeros behind an odd width change nothing and cost less than
+// products of crooked rows, where there are enough of these.
+int64_t missing_channels(int64_t inner, const Tensor& x) {
+  constexpr int64_t kAligned = 8, kFewRows = 256;
+  const bool many = x.device().is_cuda() && x.elements() >= kFewRows * x.size(-1);
+  return many ? (kAligned - inner % kAligned) % kAligned : 0;
+}
+
+}  // namespace
 
 GegluFeedForward::GegluFeedForward(int64_t channels, int64_t inner, Generator& init)
-    : inner_(inner), up_(channels, 2 * inner, Bias::none, init), down_(inner, channels, Bias::none, init) {}
+    : up_(fan_in_parameter({2 * inner, channels}, channels, init)),
+      down_(fan_in_parameter({channels, inner}, inner, init)) {}
 
 Tensor GegluFeedForward::forward(const Tensor& x, const Tensor& residual) const {
-  const Tensors halves = split(up_.forward(x), -1, {inner_, inner_});
-  return down_.forward(gelu(halves[1]) * halves[0], residual);
+  const int64_t inner = down_.size(1), missing = missing_channels(inner, x);
+  Tensors halves = split(up_, 0, {inner, inner});
+  Tensor down = down_;
+  if (missing > 0) {
+    for (Tensor& half : halves) half = pad(half, 0, 0, missing);
+    down = pad(down, 1, 0, missing);
+  }
+  const Tensor gate = linear_gelu(x, halves[1]), value = linear(x, halves[0]);
+  return linear(gate * value, down, {}, residual);
 }
 
 void GegluFeedForward::visit(Visitor& visitor) {
-  visitor.child("up", up_);
-  visitor.child("down", down_);
+  visitor.parameter("up.weight", up_);
+  visitor.parameter("down.weight", down_);
 }
 
 }  // namespace monoid

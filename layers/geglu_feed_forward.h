@@ -1,11 +1,12 @@
 #pragma once
 
-#include "monoid/layers/linear.h"
+#include "monoid/core/random.h"
+#include "monoid/layers/module.h"
 
 namespace monoid {
 
 /// down(gelu(gate) * value), with value and gate the two halves of up(x) and the exact (erf) GELU (Shazeer, "GLU
-/// variants improve transformer", 2020).
+/// variants improve transformer", 2020). No biases.
 class GegluFeedForward : public Module {
  public:
   GegluFeedForward(int64_t channels, int64_t inner, Generator& init);
@@ -15,8 +16,7 @@ class GegluFeedForward : public Module {
   void visit(Visitor& visitor) override;
 
  private:
-  int64_t inner_;
-  Linear up_, down_;
+  Tensor up_, down_;  // [2 * inner, channels], [channels, inner]
 };
 
 }  // namespace monoid

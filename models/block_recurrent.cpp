@@ -67,6 +67,7 @@ void BlockRecurrentConfig::visit(ConfigVisitor& visitor) {
   visitor.key("compressed_mem_factor", compressed_mem_factor);
   visitor.key("xl_memories_dropout", xl_memories_dropout);
   visitor.key("state_dropout", state_dropout);
+  visitor.key("use_flash_attn", use_flash_attn);
 }
 
 void BlockRecurrentConfig::validate() const {

@@ -34,6 +34,7 @@ struct BlockRecurrentConfig {
   int64_t compressed_mem_factor = 4;
   // In training, how often what came in of memories, or of states, is forgotten.
   double xl_memories_dropout = 0, state_dropout = 0;
+  bool use_flash_attn = false;  // kept for who reads the file: attention is always in blocks that fit
 
   /// Counted from 0: the layers that write a state, in order, and where each state is read.
   struct Route {
