@@ -12,7 +12,6 @@ namespace {
 // Counts are computed with in f32, where whole numbers up to 2^24 are exact.
 Tensor numbers(const Tensor& counts) { return cast(counts, DType::f32); }
 Tensor counts(const Tensor& numbers) { return cast(numbers, DType::i32); }
-Tensor places(int64_t count, Device device) { return Tensor::arange(count, DType::i32, device); }
 
 // [batch] beside [1, width] or the like.
 Tensor as_column(const Tensor& x, int rank) {
@@ -23,20 +22,24 @@ Tensor as_column(const Tensor& x, int rank) {
 
 }  // namespace
 
-const XPosTables& BlockTables::of(const Tensor& like) const {
+const BlockTables::Tables& BlockTables::of(const Tensor& like) const {
+  constexpr int64_t kNumbers = 4096;
   const DType dtype = like.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const Tensor& held = tables_.queries;
+  const Tensor& held = tables_.rotary.queries;
   if (!held.defined() || held.dtype() != dtype || held.device() != like.device()) {
-    check(!Graph::capturing(), "rotary: its tables must be there before a graph is recorded; run a step first");
-    tables_ = xpos_tables(block_recurrent_xpos(rotated_, rows_), rows_, dtype, like.device());
+    check(!Graph::capturing(),
+          "block-recurrent: its tables must be there before a graph is recorded; run a step first");
+    tables_ = {xpos_tables(block_recurrent_xpos(rotated_, rows_), rows_, dtype, like.device()),
+               Tensor::arange(std::max(width_, kNumbers), DType::f32, like.device())};
   }
   return tables_;
 }
 
-BlockReader::BlockReader(const char* owner, const BlockRecurrentOptions& options, StateUpdate& update,
-                         const State* held, const Tensor& tokens)
+BlockReader::BlockReader(const char* owner, const BlockRecurrentOptions& options, const BlockTables::Tables& tables,
+                         StateUpdate& update, const State* held, const Tensor& tokens)
     : owner_(owner),
       options_(options),
+      tables_(tables),
       device_(tokens.device()),
       time_(tokens.size(1)),
       fresh_(!held || held->empty()),
@@ -48,17 +51,24 @@ BlockReader::BlockReader(const char* owner, const BlockRecurrentOptions& options
   if (!remembered_.defined()) remembered_ = Tensor::zeros({tokens.size(0)}, DType::i32, device_);
 }
 
+Tensor BlockReader::numbers_to(int64_t end) const {
+  const Tensor& numbers = tables_.numbers;
+  if (end <= numbers.size(0)) return slice(numbers, 0, 0, end);
+  check(!Graph::capturing(), owner_, ": a captured step reads up to ", numbers.size(0), " blocks, not ", end);
+  return Tensor::arange(end, DType::f32, device_);
+}
+
 void BlockReader::forget(const Tensor& condition) {
   remembered_ = where(condition, Tensor::zeros_like(remembered_), remembered_);
 }
 
-BlockSpan BlockReader::next(const XPosTables& tables) {
+BlockSpan BlockReader::next() {
   const bool one = !fresh_ && (time_ == 1 || padding_.defined());
-  BlockSpan span = one ? one_token(tables) : padding_.defined() ? with_padding() : together();
+  BlockSpan span = one ? one_token() : padding_.defined() ? with_padding() : together();
   span.begin = begin_;
   span.carried = keeps_ || begin_ + span.blocks * span.tokens < time_;
   span.first_key = first_key(span.blocks);
-  span.tables = tables;
+  span.tables = tables_.rotary;
   begin_ += span.blocks * span.tokens;
   if (span.ends && span.carried) {
     const Tensor before = numbers(remembered_);
@@ -89,31 +99,30 @@ BlockSpan BlockReader::with_padding() const {
   span.ends = span.tokens == width;
   const Tensor left = static_cast<double>(time_ - begin_) - as_column(numbers(padding_), 3);
   const Tensor taken = clamp(left, 0, static_cast<double>(span.tokens));
-  span.places = less(reshape(numbers(places(width, device_)), {1, width, 1}), taken);
+  span.places = less(reshape(numbers_to(width), {1, width, 1}), taken);
   span.ended = equal(taken, Tensor::scalar(static_cast<double>(width), DType::f32, device_));
   return span;
 }
 
-BlockSpan BlockReader::one_token(const XPosTables& tables) const {
+BlockSpan BlockReader::one_token() const {
   const int64_t width = options_.width;
   BlockSpan span;
   span.tokens = 1;
   Tensor read = numbers(steps_) - static_cast<double>(time_ - begin_);
   if (padding_.defined()) read = read - numbers(padding_);
   const auto wide = static_cast<double>(width);
-  const Tensor place = counts(read - wide * numbers(counts(read / wide)));
-  span.places = equal(reshape(places(width, device_), {1, width, 1}), as_column(place, 3));
+  const Tensor place = read - wide * numbers(counts(read / wide));
+  span.places = equal(reshape(numbers_to(width), {1, width, 1}), as_column(place, 3));
   span.ended = slice(span.places, 1, width - 1, width);
-  const auto end = [&](int64_t before) { return counts(numbers(place) + static_cast<double>(before + 1)); };
-  span.end_key = end(options_.memory());
-  span.end_row = end(tables.queries.size(1) - width);
+  span.end_key = counts(place + static_cast<double>(options_.memory() + 1));
+  span.end_row = counts(place + static_cast<double>(tables_.rotary.queries.size(1) - width + 1));
   // Where a block ends is known here, or else looked at on the device.
   span.ends = true;
   if (!padding_.defined() && !Graph::capturing()) {
     span.ends = (offset_ + begin_) % width == width - 1;
   } else if (device_.is_cpu()) {
-    const std::vector<int64_t> now = place.to_vector<int64_t>();
-    span.ends = std::ranges::find(now, width - 1) != now.end();
+    const std::vector<double> now = place.to_vector<double>();
+    span.ends = std::ranges::find(now, wide - 1) != now.end();
   }
   return span;
 }
@@ -121,7 +130,7 @@ BlockSpan BlockReader::one_token(const XPosTables& tables) const {
 // How many keys are not there yet in front of each of the next blocks. The first block that is remembered leaves no
 // compressed keys: those are made of what falls out behind it.
 Tensor BlockReader::first_key(int64_t blocks) const {
-  const Tensor before = as_column(numbers(remembered_), 2) + reshape(numbers(places(blocks, device_)), {1, blocks});
+  const Tensor before = as_column(numbers(remembered_), 2) + reshape(numbers_to(blocks), {1, blocks});
   Tensor there = clamp(before, 0, 1) * static_cast<double>(options_.width);
   if (options_.compressed > 0) {
     const Tensor compressed = (before - 1) * static_cast<double>(options_.fresh_compressed());
@@ -132,7 +141,7 @@ Tensor BlockReader::first_key(int64_t blocks) const {
 
 Tensor BlockReader::shifted(const Tensor& x, int64_t sign) const {
   if (!padding_.defined() || !fresh_) return x;
-  const Tensor here = reshape(numbers(places(time_, device_)), {1, time_});
+  const Tensor here = reshape(numbers_to(time_), {1, time_});
   const Tensor there = here + static_cast<double>(sign) * as_column(numbers(padding_), 2);
   const Tensor index = counts(clamp(there, 0, static_cast<double>(time_ - 1)));
   return gather(x, 1, expand(x.rank() == 2 ? index : unsqueeze(index, 2), x.shape()));

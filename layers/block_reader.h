@@ -4,18 +4,24 @@
 
 namespace monoid {
 
-/// The xPos tables of blocks, made when they are first asked for. Rows end with those of a block's tokens.
+/// What all calls look up, made when it is first asked for: a graph that is recorded must find it there.
 class BlockTables {
  public:
   explicit BlockTables(const BlockRecurrentOptions& options)
-      : rotated_(options.head_channels), rows_((options.compressed > 0 ? 3 : 2) * options.width) {}
+      : width_(options.width),
+        rotated_(options.head_channels),
+        rows_((options.compressed > 0 ? 3 : 2) * options.width) {}
 
-  /// For operands like `like`. A graph that is recorded must find them made.
-  const XPosTables& of(const Tensor& like) const;
+  struct Tables {
+    XPosTables rotary;  // their last rows are of a block's tokens
+    Tensor numbers;     // f32: 0, 1, 2, ...
+  };
+  /// For operands like `like`. They stay where they are, for graphs that are replayed.
+  const Tables& of(const Tensor& like) const;
 
  private:
-  int64_t rotated_, rows_;
-  mutable XPosTables tables_;
+  int64_t width_, rotated_, rows_;
+  mutable Tables tables_;
 };
 
 /// The spans that one call of a Block-Recurrent Transformer reads, from where its state stands: the rest of a block
@@ -24,12 +30,12 @@ class BlockTables {
 class BlockReader {
  public:
   /// `held` is the state that `update` is of, or null.
-  BlockReader(const char* owner, const BlockRecurrentOptions& options, StateUpdate& update, const State* held,
-              const Tensor& tokens);
+  BlockReader(const char* owner, const BlockRecurrentOptions& options, const BlockTables::Tables& tables,
+              StateUpdate& update, const State* held, const Tensor& tokens);
 
   bool done() const { return begin_ == time_; }
   /// The next tokens of the call.
-  BlockSpan next(const XPosTables& tables);
+  BlockSpan next();
   /// Nothing of what came in is remembered where `condition` (bool [1]).
   void forget(const Tensor& condition);
   /// i32 [batch]: the blocks that the memories are of.
@@ -42,12 +48,14 @@ class BlockReader {
  private:
   BlockSpan together() const;
   BlockSpan with_padding() const;
-  BlockSpan one_token(const XPosTables& tables) const;
+  BlockSpan one_token() const;
   Tensor first_key(int64_t blocks) const;
+  Tensor numbers_to(int64_t end) const;
   Tensor shifted(const Tensor& x, int64_t sign) const;
 
   const char* owner_;
   BlockRecurrentOptions options_;
+  BlockTables::Tables tables_;
   Device device_;
   int64_t time_, offset_, begin_ = 0;
   bool fresh_, keeps_;

@@ -183,7 +183,8 @@ Tensor BlockRecurrent::run(const Tensor& tokens, const BlockSpan& span, std::vec
 
 Tensor BlockRecurrent::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
   StateUpdate update(BlockRecurrentConfig::kType, state, tokens, padding);
-  BlockReader reader(BlockRecurrentConfig::kType, config_.attention(0), update, state, tokens);
+  const BlockTables::Tables& tables = tables_.of(embedding_.weight());
+  BlockReader reader(BlockRecurrentConfig::kType, config_.attention(0), tables, update, state, tokens);
   Tensor x = embedding_.forward(reader.shifted_left(tokens));
   std::vector<BlockMemory> memories;
   for (size_t i = 0; i < layers_.size(); ++i) memories.push_back(layers_[i].attention.recall(update, layer_name(i), x));
@@ -198,10 +199,9 @@ Tensor BlockRecurrent::forward(const Tensor& tokens, State* state, Generator* dr
     }
   }
 
-  const XPosTables& tables = tables_.of(x);
   Tensors read;
   while (!reader.done()) {
-    const BlockSpan span = reader.next(tables);
+    const BlockSpan span = reader.next();
     const int64_t end = span.begin + span.blocks * span.tokens;
     const bool all = span.begin == 0 && end == x.size(1);
     read.push_back(run(all ? x : contiguous(slice(x, 1, span.begin, end)), span, memories));

@@ -1,10 +1,12 @@
 #include "monoid/models/block_recurrent.h"
 
 #include "monoid/models/carried_state.h"
+#include "monoid/models/train_step.h"
 #include "monoid/ops/elementwise.h"
 #include "monoid/ops/reduce.h"
 #include "monoid/ops/shape_ops.h"
 #include "monoid/tests/models/model_support.h"
+#include "monoid/tests/support/cuda.h"
 
 namespace monoid {
 namespace {
@@ -172,6 +174,60 @@ TEST_CASE("block-recurrent's loss reaches every parameter", "[block_recurrent]")
         "cross_norm.k_scale", "to_out.weight", "to_update.weight", "to_update.bias", "pace"})
     writing.insert(state + name);
   test::check_gradient_reaches_all_but(one_block, writing);
+}
+
+TEST_CASE("a captured block-recurrent trains on segments, and forgets, as an eager one and the CPU do",
+          "[block_recurrent][cuda][graph]") {
+  if (!test::cuda_or_skip()) return;
+  BlockRecurrentConfig config = variants()[1];
+  config.xl_memories_dropout = config.state_dropout = 0.4;
+  const auto train = [&](Device device, bool graph) {
+    BlockRecurrent model = make(config, DType::f32);
+    move_to(model, device);
+    ParameterGroup group{.name = "all"};
+    for (const NamedTensor& parameter : parameters(model)) group.parameters.push_back(parameter.value);
+    AdamW optimizer({group}, {});
+    CarriedState carried;
+    TrainStep step(device,
+                   [&](const Tensors& batch, Generator* random) {
+                     return carried.loss(model, batch[0], batch[1], batch.size() > 2, random);
+                   },
+                   optimizer, {.clip = 1, .graph = graph});
+    Generator random(5);
+    Tensors found;
+    for (uint64_t i = 0; i < 8; ++i) {
+      Generator data(i);
+      std::vector<Tensors> segments;
+      for (int segment = 0; segment < 3; ++segment)
+        segments.push_back({random_integers({2, 8}, data, 11), random_integers({2, 8}, data, 11)});
+      segments[0].push_back(Tensor::zeros({1}, DType::i64));
+      found.push_back(Tensor::scalar(step.run(segments, 1e-2, &random).wait().loss, DType::f64));
+    }
+    for (const NamedTensor& parameter : parameters(model)) found.push_back(parameter.value.detach().to(kCpu));
+    return found;
+  };
+  const Tensors captured = train(test::kCuda, true), eager = train(test::kCuda, false), host = train(kCpu, false);
+  for (size_t i = 0; i < host.size(); ++i) {
+    test::check_identical(captured[i], eager[i]);
+    test::check_close_in_norm(captured[i], host[i], 1e-3);
+  }
+}
+
+TEST_CASE("block-recurrent computes on CUDA what it does on the CPU: whole, in chunks and step by step",
+          "[block_recurrent][cuda][streaming]") {
+  if (!test::cuda_or_skip()) return;
+  for (const BlockRecurrentConfig& config : variants()) {
+    BlockRecurrent host = make(config, DType::f32), device = make(config, DType::f32);
+    CAPTURE(host.config());
+    move_to(device, test::kCuda);
+    const Tensor tokens = test::tokens_of(host, {3, 39});
+    const Tensor expected = host.forward(tokens), there = tokens.to(test::kCuda);
+    test::check_close_in_norm(device.forward(there).to(kCpu), expected, 1e-4);
+    for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{1}, {5}, {16, 1}}) {
+      State state;
+      test::check_close_in_norm(test::run_in_chunks(device, there, state, lengths).to(kCpu), expected, 1e-4);
+    }
+  }
 }
 
 TEST_CASE("block-recurrent refuses a configuration that makes no model", "[block_recurrent]") {
