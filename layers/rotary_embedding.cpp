@@ -37,6 +37,7 @@ RotaryEmbedding::Turn RotaryEmbedding::turn(StateUpdate& state, const Tensor& li
                      positions, dtype, like.device());
     stretched_ = stretched;
   }
+  if (Graph::capturing() && (recorded_.empty() || recorded_.back().raw() != table_.raw())) recorded_.push_back(table_);
   return {table_, options_.pairs, at};
 }
 

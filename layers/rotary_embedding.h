@@ -40,6 +40,7 @@ class RotaryEmbedding {
   RotaryEmbeddingOptions options_;
   mutable Tensor table_;            // the last one, which most calls can use again
   mutable int64_t stretched_ = 0;   // the length that dynamic scaling made it for, or 0
+  mutable Tensors recorded_;        // those that a graph may read again, also after a longer one took their place
   mutable std::vector<double> of_;  // the stored frequencies it was made of
   mutable bool sure_ = false;       // that these still are
 };

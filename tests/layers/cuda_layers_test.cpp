@@ -5,13 +5,16 @@
 #include "monoid/core/random.h"
 #include "monoid/core/tape.h"
 #include "monoid/layers/causal_conv.h"
+#include "monoid/layers/causal_full_attention.h"
 #include "monoid/layers/embedding.h"
 #include "monoid/layers/feed_forward.h"
+#include "monoid/layers/gate_loop.h"
 #include "monoid/layers/mamba_min_gru.h"
 #include "monoid/layers/matrix_recurrent.h"
 #include "monoid/layers/min_gru.h"
 #include "monoid/layers/min_lstm.h"
 #include "monoid/layers/norm.h"
+#include "monoid/layers/simple_gate_loop.h"
 #include "monoid/layers/wrapped_min_gru.h"
 #include "monoid/layers/xpos_attention.h"
 #include "monoid/ops/elementwise.h"
@@ -131,6 +134,30 @@ TEST_CASE("MRU-LM's layers on CUDA agree with the CPU, forward and backward", "[
     return Tensors{layer.forward(x, xpos_rotation(options.key_channels(), 64, no_state, x), no_state, "a")};
   };
   check_layer([&](Generator& init) { return XPosAttention(options, init); }, run, kSequences);
+}
+
+TEST_CASE("GateLoop's layers on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {
+  if (!cuda_or_skip()) return;
+  for (const bool reverse : {false, true}) {
+    const SimpleGateLoopOptions options{.dim = 24, .post_ln = reverse, .reverse = reverse};
+    check_layer([&](Generator& init) { return SimpleGateLoop(options, init); }, kWholeOutput, kSequences, 5e-2);
+  }
+  const auto run = [](const auto& layer, const Tensor& x) {
+    StateUpdate no_state("test", nullptr, Tensor::zeros({x.size(0), x.size(1)}, DType::i64, x.device()));
+    return Tensors{layer.forward(x, no_state, "a", x)};
+  };
+  const std::vector<Shape> sequences{{1, 1, 24}, {2, 7, 24}, {3, 65, 24}};
+  // The direction of a z near 0, and with it a transition, is at the mercy of a rounding to bf16.
+  for (const auto& [inner, heads] : {std::pair<int64_t, int64_t>{24, 24}, {32, 4}}) {
+    const GateLoopedAttentionOptions options{.channels = 24, .inner = inner, .heads = heads, .sub_norm = heads < inner};
+    check_layer([&](Generator& init) { return GateLoopedAttention(options, init); }, run, sequences, 0.15,
+                check_close_on_average);
+  }
+  for (const bool softmax : {true, false}) {
+    const CausalFullAttentionOptions options{
+        .channels = 24, .heads = 2, .head_channels = 16, .softmax = softmax, .rotary = true};
+    check_layer([&](Generator& init) { return CausalFullAttention(options, init); }, run, sequences, 5e-2);
+  }
 }
 
 TEST_CASE("the other layers on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {
