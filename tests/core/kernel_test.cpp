@@ -50,7 +50,9 @@ TEST_CASE("every kernel of the build is bound without anyone asking, under a nam
   CHECK(is_bound(kernels::accumulate));
   for (const KernelSlot* slot : bound_slots()) {
     CAPTURE(slot->name());
-    CHECK(slot->has(DeviceKind::cpu));
+    // Saves launches, which the CPU has none of.
+    const bool only_on_gpus = std::string_view(slot->name()) == "few_rows_linear";
+    CHECK(slot->has(DeviceKind::cpu) == !only_on_gpus);
     CHECK(std::count_if(bound_slots().begin(), bound_slots().end(),
                         [&](const KernelSlot* other) { return std::string_view(other->name()) == slot->name(); }) == 1);
   }
