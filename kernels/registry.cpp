@@ -12,6 +12,7 @@
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/gate_loop.h"
+#include "monoid/kernels/gated_gelu.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/matrix_scan.h"
@@ -41,6 +42,8 @@ void bind_cpu_kernels() {
   kernels::where.bind(on_cpu, cpu::where);
   kernels::bias_gelu.bind(on_cpu, cpu::bias_gelu);
   kernels::bias_gelu_gradient.bind(on_cpu, cpu::bias_gelu_gradient);
+  kernels::gated_gelu.bind(on_cpu, cpu::gated_gelu);
+  kernels::gated_gelu_gradient.bind(on_cpu, cpu::gated_gelu_gradient);
 
   // reduce
   kernels::sum.bind(on_cpu, cpu::sum);

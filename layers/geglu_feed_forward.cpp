@@ -1,7 +1,7 @@
 #include "monoid/layers/geglu_feed_forward.h"
 
 #include "monoid/layers/init.h"
-#include "monoid/ops/elementwise.h"
+#include "monoid/ops/gated_gelu.h"
 #include "monoid/ops/matmul.h"
 #include "monoid/ops/shape_ops.h"
 
@@ -24,14 +24,12 @@ GegluFeedForward::GegluFeedForward(int64_t channels, int64_t inner, Generator& i
 
 Tensor GegluFeedForward::forward(const Tensor& x, const Tensor& residual) const {
   const int64_t inner = down_.size(1), missing = missing_channels(inner, x);
-  Tensors halves = split(up_, 0, {inner, inner});
-  Tensor down = down_;
+  Tensor up = up_, down = down_;
   if (missing > 0) {
-    for (Tensor& half : halves) half = pad(half, 0, 0, missing);
+    up = reshape(pad(reshape(up, {2, inner, up.size(1)}), 1, 0, missing), {2 * (inner + missing), up.size(1)});
     down = pad(down, 1, 0, missing);
   }
-  const Tensor gate = linear_gelu(x, halves[1]), value = linear(x, halves[0]);
-  return linear(gate * value, down, {}, residual);
+  return linear(gated_gelu(linear(x, up)), down, {}, residual);
 }
 
 void GegluFeedForward::visit(Visitor& visitor) {

@@ -38,6 +38,7 @@ const std::vector<OpEntry>& op_registry() {
              rotary_ops,
              scan_ops,
              gate_loop_ops,
+             gated_gelu_ops,
              softmax_ops,
              embedding_ops,
              reduce_ops,

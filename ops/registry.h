@@ -57,6 +57,7 @@ OpList scan_ops();
 OpList softmax_ops();
 OpList embedding_ops();
 OpList gate_loop_ops();
+OpList gated_gelu_ops();
 OpList reduce_ops();
 OpList shape_ops();
 OpList conv_ops();

@@ -11,6 +11,7 @@
 #include "monoid/kernels/dropout.h"
 #include "monoid/kernels/elementwise.h"
 #include "monoid/kernels/gate_loop.h"
+#include "monoid/kernels/gated_gelu.h"
 #include "monoid/kernels/indexing.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/matrix_scan.h"
@@ -42,6 +43,8 @@ void bind_cuda_kernels() {
   kernels::where.bind(on_cuda, cuda::where);
   kernels::bias_gelu.bind(on_cuda, cuda::bias_gelu);
   kernels::bias_gelu_gradient.bind(on_cuda, cuda::bias_gelu_gradient);
+  kernels::gated_gelu.bind(on_cuda, cuda::gated_gelu);
+  kernels::gated_gelu_gradient.bind(on_cuda, cuda::gated_gelu_gradient);
 
   // reduce
   kernels::sum.bind(on_cuda, cuda::sum);
