@@ -11,7 +11,8 @@ namespace {
 
 constexpr int64_t kKeys = 64;  // a block: two tiles of it lie in L1
 
-// weights[key][lane] = exp2(score - log_sum[lane]), slopes = weight * (slope - delta[lane]).
+// weights[key][lane] = exp2(score - log_sum[lane]), slopes = weight * (slope - delta[lane]). A score of 1e9 is made
+// again with an error of hundreds: no weight is above 1, whatever its log-sum says.
 template <class T>
 void differentiate(T* weights, T* slopes, int64_t count, const T* log_sum, const T* delta) {
   constexpr int64_t kLanes = kStrip<T>;
@@ -19,7 +20,7 @@ void differentiate(T* weights, T* slopes, int64_t count, const T* log_sum, const
     for (int64_t n = 0; n < count; ++n) {
 #pragma GCC ivdep
       for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const T weight = cpu::exp2(weights[n * kLanes + lane] - log_sum[lane]);
+        const T below = weights[n * kLanes + lane] - log_sum[lane], weight = cpu::exp2(below > 0 ? T(0) : below);
         weights[n * kLanes + lane] = weight;
         slopes[n * kLanes + lane] = weight * (slopes[n * kLanes + lane] - delta[lane]);
       }

@@ -1,8 +1,10 @@
 #include "monoid/ops/attention.h"
 
+#include <cmath>
 #include <limits>
 
 #include "monoid/core/memory.h"
+#include "monoid/ops/elementwise.h"
 #include "monoid/ops/rotary.h"
 #include "monoid/ops/shape_ops.h"
 #include "monoid/tests/ops/attention_oracle.h"
@@ -140,6 +142,19 @@ TEST_CASE("logits of size 1e4 give a hard choice, equal ones an average", "[atte
   const Tensor average = attention(Tensor::full(in.q.shape(), -50), Tensor::full(in.k.shape(), 50),
                                    Tensor::full(in.v.shape(), 3), {.mask = Mask::full()});
   check_close(average, Tensor::full(in.q.shape().with(3, 3), 3), 2e-6);
+}
+
+TEST_CASE("logits too large for an exact log-sum still have finite gradients", "[attention]") {
+  for (const double size : {1e4, 1e5, 1e9}) {
+    CAPTURE(size);
+    Operands in = operands(2, 70, 70, 2, 2, 16, 16);
+    in.q = in.q * size;
+    in.k = in.k * size;
+    const AttentionTwin found = run(in, {}, Tensor::ones({2, 70, 2, 16}), {});
+    for (const Tensor& gradient : {found.q_gradient, found.k_gradient, found.v_gradient}) {
+      for (const double value : gradient.to_vector<double>()) REQUIRE(std::isfinite(value));
+    }
+  }
 }
 
 TEST_CASE("an infinite logit takes the whole weight", "[attention]") {
