@@ -1,15 +1,20 @@
 #include "monoid/layers/causal_full_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "monoid/ops/attention.h"
 #include "monoid/ops/elementwise.h"
+#include "monoid/ops/matmul.h"
+#include "monoid/ops/scan.h"
 #include "monoid/ops/shape_ops.h"
+#include "monoid/ops/softmax.h"
 
 namespace monoid {
 namespace {
 
+constexpr int64_t kQueriesAtOnce = 256;
 constexpr double kLeastProduct = 1e-10;
 
 const CausalFullAttentionOptions& validated(const CausalFullAttentionOptions& options) {
@@ -19,6 +24,36 @@ const CausalFullAttentionOptions& validated(const CausalFullAttentionOptions& op
         "CausalFullAttention: heads of ", options.head_channels,
         " channels, wanted an even number: positions belong to pairs of channels");
   return options;
+}
+
+// 0, 1, ..., count - 1 in f32, made on the device: a recorded graph cannot ask the host.
+Tensor counted(int64_t count, Device device) {
+  const Tensor ones = Tensor::ones({1, count, 1}, DType::f32, device);
+  return reshape(linear_scan(ones, ones).states, {count}) - 1;
+}
+
+// Softmax attention with its weights in memory, a block of queries at a time. Data-dependent positions make scores of
+// 1e9, to which a log-sum-exp in f32 is no key: attention() would make other weights in backward than it had.
+Tensor attention_in_memory(const Tensor& queries, const Tensor& keys, const Tensor& values, const Tensor& first_key,
+                           const Tensor& end_key) {
+  const auto heads_first = [](const Tensor& x) { return transpose(x, 1, 2); };
+  const auto per_sequence = [](const Tensor& counts) { return reshape(cast(counts, DType::f32), {-1, 1, 1, 1}); };
+  const int64_t time = queries.size(1), before = keys.size(1) - time;
+  const Tensor hidden = Tensor::full({}, -std::numeric_limits<double>::infinity(), queries.dtype(), queries.device());
+  const Tensor q = heads_first(queries * (1 / std::sqrt(static_cast<double>(queries.size(3))))),
+               v = heads_first(values);
+  const Tensor k = transpose(heads_first(keys), 2, 3), places = counted(keys.size(1), queries.device());
+  Tensors blocks;
+  for (int64_t begin = 0; begin < time; begin += kQueriesAtOnce) {
+    const int64_t end = std::min(begin + kQueriesAtOnce, time), seen = end_key.defined() ? k.size(3) : before + end;
+    const Tensor key = slice(places, 0, 0, seen), query = reshape(slice(places, 0, begin, end), {1, 1, -1, 1});
+    const Tensor own = end_key.defined() ? query + (per_sequence(end_key) - static_cast<double>(time))
+                                         : query + static_cast<double>(before);
+    Tensor scores = where(greater(key, own), hidden, matmul(slice(q, 2, begin, end), slice(k, 3, 0, seen)));
+    if (first_key.defined()) scores = where(less(key, per_sequence(first_key)), hidden, scores);
+    blocks.push_back(matmul(softmax(scores), slice(v, 2, 0, seen)));
+  }
+  return heads_first(time > 0 ? concat(blocks, 2) : q);
 }
 
 }  // namespace
@@ -93,8 +128,10 @@ Tensor CausalFullAttention::forward(const Tensor& x, StateUpdate& state, const s
   Tensor mixed;
   if (options_.softmax) {
     const auto [all_keys, all_values] = state.append(name, keys, reshape(packed[2], in_heads));
-    mixed = reshape(
-        attention(queries, all_keys, all_values, {.first_key = state.first_key(), .end_key = state.end_key()}), flat);
+    const Tensor first_key = state.first_key(), end_key = state.end_key();
+    mixed = reshape(to_a_ ? attention_in_memory(queries, all_keys, all_values, first_key, end_key)
+                          : attention(queries, all_keys, all_values, {.first_key = first_key, .end_key = end_key}),
+                    flat);
   } else {
     mixed = linear({reshape(queries, flat), reshape(keys, flat), packed[2]}, state, name);
   }

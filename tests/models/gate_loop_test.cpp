@@ -158,6 +158,18 @@ TEST_CASE("gate-loop sees nothing that comes later", "[gate_loop_model]") {
   }
 }
 
+TEST_CASE("gate-loop's data-dependent positions train in f32 as in f64, heads of the usual width too",
+          "[gate_loop_model]") {
+  for (const bool softmax : {true, false}) {
+    GateLoopConfig config = data_dependent()[0];
+    config.dim_head = 64;
+    config.attn_softmax_normalize = softmax;
+    const std::string to_a = "layers.0.mixer.to_a.weight";
+    GateLoop in_double = make(config), in_float = make(config, DType::f32);
+    test::check_close_in_norm(gradient_of(in_float, to_a).to(DType::f64), gradient_of(in_double, to_a), 1e-2);
+  }
+}
+
 TEST_CASE("gate-loop's stored frequencies are what turns it, also after they were replaced", "[gate_loop_model]") {
   GateLoop model = make(attending()[1]);
   const Tensor tokens = test::tokens_of(model, {2, 7}), before = model.forward(tokens);

@@ -38,6 +38,8 @@ const Case kCases[] = {
                       "rotary_emb": true, "attn_softmax_normalize": false})"},
     {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_gate_looped_attn": false, "heads": 2, "dim_head": 4,
                       "data_dependent_rel_pos": true, "ablate_complex": true})"},
+    {"gate-loop", R"({"num_tokens": 11, "dim": 6, "depth": 2, "use_gate_looped_attn": false, "heads": 2, "dim_head": 4,
+                      "data_dependent_rel_pos": true, "ablate_complex": true, "attn_softmax_normalize": true})"},
 };
 
 using Sequences = std::vector<std::vector<int64_t>>;
