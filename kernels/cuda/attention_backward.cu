@@ -187,13 +187,14 @@ __global__ void __launch_bounds__(Shape::kThreads) gradient_kernel(const __grid_
     P::template finish<Columns, kFromScores ? 1 : 0>();
     hold(p);
 
-    // Scores to weights.
+    // Scores to weights: none is above 1, whatever the log-sum of scores of 1e9 says; NaN stays NaN.
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
       const float log_sum = kOfQueries ? 0 : log_sums[P::column(j)];
 #pragma unroll
       for (int i = 0; i < kHeld; ++i)
-        p[i][j] = exp2_approximate(fmaf(p[i][j], call.scale_log2, -(kOfQueries ? row_log_sums[i] : log_sum)));
+        p[i][j] =
+            exp2_approximate(not_above(fmaf(p[i][j], call.scale_log2, -(kOfQueries ? row_log_sums[i] : log_sum)), 0));
     }
     const Stretch common =
         kOfQueries ? sequence.common(first, last) : sequence.common(column, min(column + kColumns, call.queries) - 1);
