@@ -87,10 +87,11 @@ Tensor BlockRecurrentAttention::compress(const Tensor& blocks) const {
   const Tensors grouped = split(reshape(newest, {batch, rows, options_.factor, 2 * channels}), 3, halves);
   const Tensors weights = split(transpose(compress_weight_, 1, 2), 0, halves),
                 biases = split(compress_bias_, 0, halves);
+  const int64_t width = options_.factor * channels;
   Tensors compressed;
   for (size_t i = 0; i < halves.size(); ++i)
     compressed.push_back(
-        linear(reshape(grouped[i], {batch, rows, -1}), reshape(weights[i], {channels, -1}), biases[i]));
+        linear(reshape(grouped[i], {batch, rows, width}), reshape(weights[i], {channels, width}), biases[i]));
   return concat(compressed, 2);
 }
 
@@ -129,7 +130,7 @@ Tensor BlockRecurrentAttention::write_states(const Tensor& now, const BlockSpan&
     memory.states = span.ended.defined() ? where(span.ended, written, memory.states) : written;
   }
   if (span.blocks == 1) return before[0];
-  return reshape(stack(before, 1), {-1, options_.vectors, 2 * options_.head_channels});
+  return reshape(stack(before, 1), {now.size(0) * span.blocks, options_.vectors, 2 * options_.head_channels});
 }
 
 Tensor BlockRecurrentAttention::forward(const Tensor& x, const BlockSpan& span, BlockMemory& memory,

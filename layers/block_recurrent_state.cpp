@@ -1,5 +1,6 @@
 #include "monoid/layers/block_recurrent_state.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "monoid/ops/attention.h"
@@ -69,14 +70,16 @@ Tensor StateContainer::attend(const Tensor& packed_queries, const Tensor& keys_v
 
 Tensor StateContainer::read(const Tensor& x, const Tensor& keys_values) const {
   const Tensor queries = read_query_.forward(x);
-  const int64_t batch = keys_values.size(0), width = queries.size(2);
-  return reshape(attend(reshape(queries, {batch, -1, width}), keys_values, read_norm_), queries.shape());
+  const int64_t blocks = keys_values.size(0) / std::max<int64_t>(1, x.size(0)), width = queries.size(2);
+  const Tensor by_block = reshape(queries, {x.size(0) * blocks, x.size(1) / std::max<int64_t>(1, blocks), width});
+  return reshape(attend(by_block, keys_values, read_norm_), queries.shape());
 }
 
 Tensor StateContainer::write(const Tensor& states, const View& view, const Tensor& keys_values) const {
   const Tensor among_themselves = attend(self_query_.forward(view.normed), view.keys_values, self_norm_);
   const Tensor from_block = attend(cross_query_.forward(view.normed), keys_values, cross_norm_);
-  const Tensor both = reshape(concat({among_themselves, from_block}, 3), {states.size(0), options_.vectors, -1});
+  const Tensor both = reshape(concat({among_themselves, from_block}, 3),
+                              {states.size(0), options_.vectors, 2 * options_.heads * options_.head_channels});
   const Tensor update = to_update_.forward(to_out_.forward(both));
   return states + sigmoid(pace_) * (update - states);
 }

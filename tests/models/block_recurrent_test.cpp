@@ -100,6 +100,18 @@ TEST_CASE("block-recurrent names its state, which does not grow", "[block_recurr
   }
 }
 
+TEST_CASE("block-recurrent reads nothing, and nobody's text", "[block_recurrent][streaming]") {
+  for (const BlockRecurrentConfig& config : variants()) {
+    BlockRecurrent model = make(config);
+    for (const Shape& shape : {Shape{2, 0}, Shape{0, 9}, Shape{0, 1}, Shape{0, 0}}) {
+      State state;
+      CHECK(model.forward(test::tokens_of(model, shape), &state).shape() == Shape{shape[0], shape[1], 11});
+      CHECK(model.forward(test::tokens_of(model, {shape[0], 1}), &state).shape() == Shape{shape[0], 1, 11});
+      CHECK(state.steps() == shape[1] + 1);
+    }
+  }
+}
+
 // What each token sees of the others, as far as one layer looks.
 TEST_CASE("tokens see their block and the one before, and more only through states and compressed memory",
           "[block_recurrent]") {
