@@ -116,9 +116,9 @@ BlockSpan BlockReader::one_token() const {
   span.ended = slice(span.places, 1, width - 1, width);
   span.end_key = counts(place + static_cast<double>(options_.memory() + 1));
   span.end_row = counts(place + static_cast<double>(tables_.rotary.queries.size(1) - width + 1));
-  // Where a block ends is known here, or else looked at on the device.
+  // Whether the block ends is known here (and no captured token is one that ends it), or else looked at on the device.
   span.ends = true;
-  if (!padding_.defined() && !Graph::capturing()) {
+  if (!padding_.defined()) {
     span.ends = (offset_ + begin_) % width == width - 1;
   } else if (device_.is_cpu()) {
     const std::vector<double> now = place.to_vector<double>();

@@ -216,6 +216,10 @@ Tensor BlockRecurrent::forward(const Tensor& tokens, State* state, Generator* dr
   return logits;
 }
 
+bool BlockRecurrent::pauses_after(const State& state) const {
+  return !state.find("padding").defined() && state.steps() % config_.block_width == config_.block_width - 1;
+}
+
 void BlockRecurrent::visit(Visitor& visitor) {
   visitor.child("embedding", embedding_);
   for (size_t i = 0; i < layers_.size(); ++i) visitor.child(layer_name(i), layers_[i]);

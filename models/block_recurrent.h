@@ -69,6 +69,8 @@ class BlockRecurrent : public LanguageModel {
   /// their blocks from their first token, so that they may stand apart: then further tokens are read one by one.
   Tensor forward(const Tensor& tokens, State* state = nullptr, Generator* dropout = nullptr,
                  const Tensor& padding = {}) override;
+  /// Where all sequences come to the end of a block together, whose states are written then.
+  bool pauses_after(const State& state) const override;
   void visit(Visitor& visitor) override;
 
  private:

@@ -68,7 +68,7 @@ Tensor Decoder::step(const Tensor& tokens) {
   check(!state_.empty(), "decoder: step() before prefill(); read at least one token first");
   check_shape("decoder", "the tokens", tokens, {batch_});
   const Tensor column = tokens.view({batch_, 1});
-  if (device_.is_cpu() || !use_graph_) return run(column);
+  if (device_.is_cpu() || !use_graph_ || model_.pauses_after(state_)) return run(column);
   state_.make_room(1);
   if (graph_.recorded() && !fits_graph()) {
     graph_ = Graph();

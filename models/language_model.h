@@ -52,6 +52,10 @@ class LanguageModel : public Module {
   /// keys and values of all tokens so far are not.
   virtual bool has_bounded_state() const { return true; }
 
+  /// Whether the token after this state costs more than others, as the last of a block may: a captured step of decoding
+  /// is one of the others, and this token runs by itself.
+  virtual bool pauses_after(const State& /*state*/) const { return false; }
+
   /// The trained tensors in the groups that an optimizer treats alike. Here: tensors of two axes and more decay, gains
   /// and biases do not, and no group has a limit of its own, so that `clip` is one for all gradients together. A model
   /// that limits its groups one by one gives them their clip_norm instead (0 where settings.clip is 0).

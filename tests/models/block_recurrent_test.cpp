@@ -1,6 +1,7 @@
 #include "monoid/models/block_recurrent.h"
 
 #include "monoid/models/carried_state.h"
+#include "monoid/models/decoder.h"
 #include "monoid/models/train_step.h"
 #include "monoid/ops/elementwise.h"
 #include "monoid/ops/reduce.h"
@@ -93,6 +94,7 @@ TEST_CASE("block-recurrent names its state, which does not grow", "[block_recurr
     model.forward(test::tokens_of(model, {5, time}), &state);
     CHECK(state.size() == 2 + 3 * 2 + 1);
     CHECK(state.steps() == time);
+    CHECK(model.pauses_after(state) == (time == 3));
     CHECK(state.find("remembered").to_vector<int64_t>() == std::vector<int64_t>(5, time / 4));
     CHECK(state.find("layers.0.past").shape() == Shape{5, 2 + 4, 8});
     CHECK(state.find("layers.0.block").shape() == Shape{5, 4, 8});
@@ -239,6 +241,25 @@ TEST_CASE("block-recurrent computes on CUDA what it does on the CPU: whole, in c
       State state;
       test::check_close_in_norm(test::run_in_chunks(device, there, state, lengths).to(kCpu), expected, 1e-4);
     }
+  }
+}
+
+TEST_CASE("block-recurrent decodes over the borders of blocks: captured, eager and on the CPU",
+          "[block_recurrent][cuda][decoder]") {
+  if (!test::cuda_or_skip()) return;
+  for (const BlockRecurrentConfig& config : variants()) {
+    const auto follow = [&](Device device, bool graph) {
+      BlockRecurrent model = make(config, DType::f32);
+      move_to(model, device);
+      Decoder decoder(model, 2, graph);
+      Tensors logits{decoder.prefill(test::tokens_of(model, {2, 5})).clone()};
+      for (int64_t token = 0; token < 21; ++token)
+        logits.push_back(decoder.step(Tensor::full({2}, static_cast<double>(token % 11), DType::i64)).clone());
+      return stack(logits, 1);
+    };
+    const Tensor captured = follow(test::kCuda, true);
+    test::check_identical(captured, follow(test::kCuda, false));
+    test::check_close_in_norm(captured, follow(kCpu, false), 1e-4);
   }
 }
 
