@@ -30,8 +30,8 @@ check() {
 }
 
 tests=$build/bin
-for family in attention bias_gelu conv copy cross_entropy decoding dropout elementwise embedding matmul matrix_scan norm \
-  reduce rotary scan softmax; do
+for family in attention bias_gelu conv copy cross_entropy decoding dropout elementwise embedding gated_gelu matmul \
+  matrix_scan norm reduce rotary scan softmax; do
   check "kernels-$family" "$tests/kernels_tests" "[cuda][$family]" &
 done
 check core "$tests/core_tests" "[cuda]" &
