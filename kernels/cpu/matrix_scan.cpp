@@ -2,9 +2,10 @@
 // to H_t:  B_t = dH_t + C,  dX_t = transpose(H_{t-1}) B_t,  C = B_t transpose(X_t).
 //
 // A chain, one head of one batch row, is walked step by step: the states just written are the left factor of the next
-// product and still in the L1 cache. Chains go to threads. Where these are too few, time is cut into stretches: the
-// product of each is made first, the state is folded through these in order, and the stretches are replayed from it.
-// Products are 2 order^3 FLOP for 8 order^2 bytes in f32: the multiply-adds are the floor from order 8 on.
+// product and still in the L1 cache. Chains go to threads; the heads of a batch row take turns of a few steps, since
+// their matrices lie side by side in memory. Where chains are too few, time is cut into stretches: the product of each
+// is made first, the state is folded through these in order, and the stretches are replayed from it. Products are 2
+// order^3 FLOP for 8 order^2 bytes in f32: memory is the floor up to order 8, the multiply-adds beyond.
 
 #include "monoid/kernels/matrix_scan.h"
 
@@ -21,6 +22,8 @@ namespace {
 
 constexpr int64_t kFewChains = 2;           // fewer than this: time is cut, at twice the work
 constexpr int64_t kStretch = 256;           // steps of a stretch
+constexpr int64_t kAhead = 4;               // steps that memory is asked ahead
+constexpr int64_t kTurn = 8;                // steps of a head before it is the next one's turn
 constexpr int64_t kTaskProducts = 1 << 20;  // less work than this is not worth a thread
 
 // ---------------------------------------------------------------------------------------------------------- overflow
@@ -70,6 +73,13 @@ Matrices<T> matrices_of(Of& tensor) {
   T* base = tensor.template data<std::remove_const_t<T>>();
   return tensor.rank() == 5 ? Matrices<T>{base, strides[0], strides[1], strides[2]}
                             : Matrices<T>{base, strides[0], 0, strides[1]};
+}
+
+// Asks for a matrix of some steps later: a product is over before memory answers.
+template <bool kWrites, class T>
+void expect(T* matrix, int64_t size) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < size; i += kLine) __builtin_prefetch(matrix + i, kWrites ? 1 : 0, 3);
 }
 
 // Matrices that a task, or a stretch, works in.
@@ -123,18 +133,23 @@ struct ForwardPass {
   Matrices<T> states, final;
   int64_t time;
   static constexpr int64_t kSummary = 1;  // matrices of one
+  static constexpr int64_t kScratch = Source<Matrix, T>::kScratch;
 
-  int64_t begin_of(int64_t stretch) const { return stretch * kStretch; }
-  int64_t end_of(int64_t stretch) const { return std::min(time, (stretch + 1) * kStretch); }
+  int64_t begin_of(int64_t stretch, int64_t length = kStretch) const { return stretch * length; }
+  int64_t end_of(int64_t stretch, int64_t length = kStretch) const { return std::min(time, (stretch + 1) * length); }
   const T* entering(int64_t batch, int64_t head) const { return initial.at(batch, head); }
 
   /// Steps [begin, end) from `state`, nullptr for the identity; the state that leaves goes to `left`.
-  void walk(int64_t batch, int64_t head, int64_t begin, int64_t end, const T* state, T* left) const {
+  void walk(int64_t batch, int64_t head, int64_t begin, int64_t end, const T* state, T* left,
+            const Workspace<T>& scratch) const {
     const Matrix& matrix = source.matrix;
-    const Workspace<T> scratch(Source<Matrix, T>::kScratch, matrix.size());
     int64_t broken = -1;
     matrix.run([&] {
       for (int64_t t = begin; t < end; ++t) {
+        if (t + kAhead < time) {
+          expect<false>(source.read.at(batch, head, t + kAhead), matrix.size());
+          expect<true>(states.at(batch, head, t + kAhead), matrix.size());
+        }
         const T* x = source.at(batch, head, t, scratch);
         T* next = states.at(batch, head, t);
         if (state) {
@@ -143,13 +158,13 @@ struct ForwardPass {
           std::copy_n(x, matrix.size(), next);
         }
         state = next;
-        const bool looks = (t + 1) % kOverflowStretch == 0 || t + 1 == end;
+        const bool looks = (t + 1) % kOverflowStretch == 0 || t + 1 == time;
         if (looks && broken < 0 && !is_finite(state, matrix.size())) broken = t;
       }
     });
     if (broken >= 0) report_overflow(batch, head, broken);
     if (state) {
-      std::copy_n(state, matrix.size(), left);
+      if (state != left) std::copy_n(state, matrix.size(), left);
     } else {
       for (int64_t i = 0; i < matrix.size(); ++i) left[i] = i % (matrix.order() + 1) == 0;
     }
@@ -173,19 +188,23 @@ struct BackwardPass {
   Matrices<T> x_gradient, initial_gradient;
   int64_t time;
   static constexpr int64_t kSummary = 2;
+  static constexpr int64_t kScratch = Source<Matrix, T>::kScratch + 5;
 
-  int64_t begin_of(int64_t stretch) const { return std::max<int64_t>(0, time - (stretch + 1) * kStretch); }
-  int64_t end_of(int64_t stretch) const { return time - stretch * kStretch; }
+  int64_t begin_of(int64_t stretch, int64_t length = kStretch) const {
+    return std::max<int64_t>(0, time - (stretch + 1) * length);
+  }
+  int64_t end_of(int64_t stretch, int64_t length = kStretch) const { return time - stretch * length; }
   const T* entering(int64_t batch, int64_t head) const { return final_cotangent.at(batch, head); }
 
-  void walk(int64_t batch, int64_t head, int64_t begin, int64_t end, const T* carry, T* left) const {
-    walk_to(x_gradient, batch, head, begin, end, carry, left);
+  void walk(int64_t batch, int64_t head, int64_t begin, int64_t end, const T* carry, T* left,
+            const Workspace<T>& scratch) const {
+    walk_to(x_gradient, batch, head, begin, end, carry, left, scratch);
   }
   void summarise(int64_t batch, int64_t head, int64_t begin, int64_t end, T* const (&summary)[kSummary]) const {
     const Workspace<T> product(1, source.matrix.size());
     source.product(batch, head, begin, end, product[0]);
     source.matrix.transpose(product[0], summary[0]);
-    walk_to({}, batch, head, begin, end, nullptr, summary[1]);
+    walk_to({}, batch, head, begin, end, nullptr, summary[1], Workspace<T>(kScratch, source.matrix.size()));
   }
   void fold(T* const (&summary)[kSummary], const T* carry, T* next) const {
     source.matrix.multiply(carry, summary[0], next, summary[1]);
@@ -197,19 +216,24 @@ struct BackwardPass {
  private:
   // Writes gradients where `gradient` is there; a carry of nullptr is zero.
   void walk_to(const Matrices<T>& gradient, int64_t batch, int64_t head, int64_t begin, int64_t end, const T* carry,
-               T* left) const {
+               T* left, const Workspace<T>& scratch) const {
     const Matrix& matrix = source.matrix;
     const int64_t size = matrix.size();
     constexpr int64_t kMade = Source<Matrix, T>::kScratch;
-    const Workspace<T> scratch(kMade + 5, size);
     T *const adjoint = scratch[kMade], *const turned = scratch[kMade + 1], *const x_adjoint = scratch[kMade + 2];
-    if (carry) {
-      std::copy_n(carry, size, left);
-    } else {
+    if (!carry) {
       std::fill_n(left, size, T(0));
+    } else if (carry != left) {
+      std::copy_n(carry, size, left);
     }
     matrix.run([&] {
       for (int64_t t = end - 1; t >= begin; --t) {
+        if (t >= kAhead && gradient.base) {
+          expect<false>(source.read.at(batch, head, t - kAhead), size);
+          expect<false>(states.at(batch, head, t - kAhead), size);
+          if (states_cotangent.base) expect<false>(states_cotangent.at(batch, head, t - kAhead), size);
+          expect<true>(gradient.at(batch, head, t - kAhead), size);
+        }
         const T* x = source.at(batch, head, t, scratch);
         const T* cotangent = states_cotangent.at(batch, head, t);
 #pragma GCC ivdep
@@ -242,12 +266,20 @@ void run_chains(const Pass& pass, const Shape& shape, TimeCut cut) {
   const int64_t order = pass.source.matrix.order(), work = std::max<int64_t>(1, time * size * order);
   const int64_t stretches = (time + kStretch - 1) / kStretch, last = stretches - 1;
   if (cut == TimeCut::never || chains >= kFewChains || stretches < 2) {
+    const int64_t turns = std::max<int64_t>(1, (time + kTurn - 1) / kTurn);
     parallel_for(chains, std::max<int64_t>(1, kTaskProducts / work), [&](int64_t begin, int64_t end) {
-      const Workspace<T> left(1, size);
-      for (int64_t chain = begin; chain < end; ++chain) {
-        const int64_t batch = chain / heads, head = chain % heads;
-        pass.walk(batch, head, 0, time, pass.entering(batch, head), left[0]);
-        pass.leave(batch, head, left[0]);
+      const Workspace<T> left(heads, size), scratch(Pass::kScratch, size);
+      for (int64_t next; begin < end; begin = next) {
+        const int64_t batch = begin / heads, first = begin % heads;
+        next = std::min(end, (batch + 1) * heads);
+        const int64_t last_head = first + next - begin;
+        for (int64_t turn = 0; turn < turns; ++turn) {
+          for (int64_t head = first; head < last_head; ++head) {
+            pass.walk(batch, head, pass.begin_of(turn, kTurn), pass.end_of(turn, kTurn),
+                      turn == 0 ? pass.entering(batch, head) : left[head], left[head], scratch);
+          }
+        }
+        for (int64_t head = first; head < last_head; ++head) pass.leave(batch, head, left[head]);
       }
     });
     return;
@@ -256,7 +288,8 @@ void run_chains(const Pass& pass, const Shape& shape, TimeCut cut) {
   const Workspace<T> carries(chains * stretches, size), summaries(chains * stretches * kSummary, size);
   const auto carry_at = [&](int64_t chain, int64_t stretch) { return carries[chain * stretches + stretch]; };
   const auto walk = [&](int64_t chain, int64_t stretch, const T* state, T* left) {
-    pass.walk(chain / heads, chain % heads, pass.begin_of(stretch), pass.end_of(stretch), state, left);
+    pass.walk(chain / heads, chain % heads, pass.begin_of(stretch), pass.end_of(stretch), state, left,
+              Workspace<T>(Pass::kScratch, size));
   };
   const auto with_summary = [&](int64_t chain, int64_t stretch, auto body) {
     T* summary[kSummary];
