@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 build=${1:-build}
 programs=(core_tests kernels_tests ops_tests layers_tests models_tests)
 [[ -f $build/build.ninja ]] || cmake --preset release -B "$build" >/dev/null || exit 1
-cmake --build "$build" --target "${programs[@]}" train >"$build/cuda-build.log" 2>&1 ||
+cmake --build "$build" --target "${programs[@]}" train parity >"$build/cuda-build.log" 2>&1 ||
   { grep -vE '^\[[0-9]+/[0-9]+\]' "$build/cuda-build.log"; exit 1; }
 grep -A5 'warning:' "$build/cuda-build.log"
 gpu=$("$build/bin/train" --version | tail -n 1)
@@ -22,7 +22,7 @@ check() {
   local name=$1 begin=$SECONDS
   shift
   if "$@" >"$logs/$name.log" 2>&1; then
-    echo "passed $name, $((SECONDS - begin)) s: $(grep -E 'All tests passed|ERROR SUMMARY|RACECHECK' "$logs/$name.log" | tail -n 1)"
+    echo "passed $name, $((SECONDS - begin)) s: $(grep -E 'All tests passed|ERROR SUMMARY|RACECHECK|files agree' "$logs/$name.log" | tail -n 1)"
   else
     echo "FAILED $name, $((SECONDS - begin)) s"
     touch "$logs/$name.failed"
@@ -35,6 +35,7 @@ for family in attention bias_gelu conv copy cross_entropy decoding dropout eleme
   check "kernels-$family" "$tests/kernels_tests" "[cuda][$family]" &
 done
 check core "$tests/core_tests" "[cuda]" &
+check goldens "$tests/parity" --device cuda tests/goldens/*.safetensors &
 for program in ops layers models; do check "$program" "$tests/${program}_tests" "[cuda]" & done
 wait
 if [[ -z ${MONOID_SKIP_SANITIZERS:-} ]]; then

@@ -13,7 +13,7 @@ namespace {
 struct Options {
   std::vector<std::string> files;
   std::string device = "cpu";
-  std::string dtype = "f64";
+  std::string dtype;
   double tolerance = 0;
 };
 
@@ -51,7 +51,10 @@ bool check_file(const std::string& file, const Target& target, double wanted_tol
 }
 
 int run(const Options& options) {
-  const Target target{Device::parse(options.device), parse_dtype(options.dtype)};
+  Target target{.device = Device::parse(options.device)};
+  target.dtype = !options.dtype.empty()    ? parse_dtype(options.dtype)
+                 : target.device.is_cuda() ? DType::f32
+                                           : DType::f64;
   size_t agreeing = 0;
   for (const std::string& file : options.files) agreeing += check_file(file, target, options.tolerance);
   std::cout << agreeing << " of " << options.files.size() << " files agree" << std::endl;
@@ -67,7 +70,7 @@ int main(int count, char** arguments) {
     CLI::App app("Recomputes golden files of the reference implementations and compares every tensor.", "parity");
     app.add_option("files", options.files, "golden .safetensors files")->required();
     app.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
-    app.add_option("--dtype", options.dtype, "f64, f32 or bf16")->capture_default_str();
+    app.add_option("--dtype", options.dtype, "f64, f32 or bf16 (default: f64 on the CPU, f32 on CUDA)");
     app.add_option("--tolerance", options.tolerance,
                    "largest max|difference| / max|reference| (default: 1e-6 in f64, 1e-4 in f32, 3e-2 in bf16, and "
                    "1e-5 in f64 where the reference rounded to f32)")
