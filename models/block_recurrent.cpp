@@ -10,11 +10,6 @@
 namespace monoid {
 namespace {
 
-const BlockRecurrentConfig& validated(const BlockRecurrentConfig& config) {
-  config.validate();
-  return config;
-}
-
 std::string layer_name(size_t index) { return str("layers.", index); }
 
 }  // namespace

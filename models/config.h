@@ -58,6 +58,13 @@ Config parse_config(const std::string& json) {
   return config;
 }
 
+/// The configuration itself once validate() has passed: what a constructor keeps.
+template <class Config>
+const Config& validated(const Config& config) {
+  config.validate();
+  return config;
+}
+
 template <class Config>
 std::string to_json(Config config) {
   return write_config([&](ConfigVisitor& visitor) { config.visit(visitor); });

@@ -3,11 +3,6 @@
 namespace monoid {
 namespace {
 
-const GateLoopConfig& validated(const GateLoopConfig& config) {
-  config.validate();
-  return config;
-}
-
 GateLoopOptions recurrence(const GateLoopConfig& config) {
   return {.transition = config.ablate_state_transition ? Transition::one
                         : config.ablate_complex        ? Transition::real

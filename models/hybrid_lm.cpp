@@ -1,14 +1,6 @@
 #include "monoid/models/hybrid_lm.h"
 
 namespace monoid {
-namespace {
-
-const HybridLmConfig& validated(const HybridLmConfig& config) {
-  config.validate();
-  return config;
-}
-
-}  // namespace
 
 int64_t HybridLmConfig::parameters() const {
   const int64_t wide = feed_forward_inner();

@@ -7,11 +7,6 @@
 namespace monoid {
 namespace {
 
-const MinGruAttentionConfig& validated(const MinGruAttentionConfig& config) {
-  config.validate();
-  return config;
-}
-
 Bias bias_if(bool wanted) { return wanted ? Bias::learned : Bias::none; }
 
 }  // namespace

@@ -5,11 +5,6 @@
 namespace monoid {
 namespace {
 
-const MinLmConfig& validated(const MinLmConfig& config) {
-  config.validate();
-  return config;
-}
-
 std::variant<MinGru, MinLstm> make_mixer(const MinLmConfig& config, Generator& init) {
   // The reference projects out wherever expansion is not 1, even if int() brings the width back to dim.
   const MinRnnOptions options{.channels = config.dim, .inner = config.inner(), .project_out = config.expansion != 1};

@@ -11,11 +11,6 @@ namespace {
 constexpr double kDeviation = 0.02;
 constexpr int64_t kWider = 4;  // the inside of an mlp layer
 
-const MruLmConfig& validated(const MruLmConfig& config) {
-  config.validate();
-  return config;
-}
-
 std::variant<MatrixRecurrent, XPosAttention, FeedForward> make_mixer(const MruLmConfig& config, const std::string& kind,
                                                                      Generator& init) {
   if (kind == "mru") return MatrixRecurrent(config.mru(), init);

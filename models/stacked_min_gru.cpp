@@ -1,14 +1,6 @@
 #include "monoid/models/stacked_min_gru.h"
 
 namespace monoid {
-namespace {
-
-const StackedMinGruConfig& validated(const StackedMinGruConfig& config) {
-  config.validate();
-  return config;
-}
-
-}  // namespace
 
 StackedMambaMinGruOptions StackedMinGruConfig::stack() const {
   return {.num_layers = num_layers,
