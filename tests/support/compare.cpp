@@ -37,8 +37,8 @@ void check_close(const Tensor& actual, const Tensor& expected, double relative, 
   });
 }
 
-void check_close_in_norm(const Tensor& actual, const Tensor& expected, double tolerance) {
-  double largest = 0;
+void check_close_in_norm(const Tensor& actual, const Tensor& expected, double tolerance, double least) {
+  double largest = least;
   for (double value : expected.to_vector<double>()) largest = std::max(largest, std::abs(value));
   check_close(actual, expected, 0, tolerance * largest);
 }
