@@ -43,7 +43,7 @@ class CachingAllocator {
     }
     check(address, "out of memory on ", device_, ": requested ", requested, " bytes, ", stats_.allocated,
           " are in live tensors (peak ", stats_.peak_allocated, ", limit ", limit_ ? str(limit_) : "none",
-          "); use a smaller batch or context, or checkpoint() layers");
+          "); use a smaller batch or context, or run layers again in backward (recompute)");
     stats_.allocated += bytes;
     stats_.peak_allocated = std::max(stats_.peak_allocated, stats_.allocated);
     return address;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "monoid/layers/recompute.h"
 #include "monoid/ops/conv.h"
 #include "monoid/ops/elementwise.h"
 #include "monoid/ops/shape_ops.h"
@@ -148,16 +149,20 @@ Tensor StackedMambaMinGru::forward(const Tensor& x, Tensors* h_0, Generator* dro
   return stream;
 }
 
-Tensor StackedMambaMinGru::forward(const Tensor& x, StateUpdate& state, Generator* dropout) const {
-  const int64_t batch = x.size(0), hidden = options_.hidden_size;
+Tensor StackedMambaMinGru::forward(const Tensor& x, StateUpdate& state, Generator* dropout, bool recompute) const {
   Tensor stream = x;
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    const std::string tail_name = str("layers.", layer, ".conv_tail"), hidden_name = str("layers.", layer, ".hidden");
-    MambaModule::Position position{state.before(tail_name, {batch, kKernel - 1, hidden}),
-                                   state.before(hidden_name, {batch, hidden})};
-    stream = layers_[layer].resume(stream, position, dropout, state.padding());
-    state.after(tail_name, position.conv_tail);
-    state.after(hidden_name, position.hidden);
+    const auto call = [this, layer](const Tensors& read, StateUpdate& at, Generator* random) {
+      const std::string tail_name = str("layers.", layer, ".conv_tail"), hidden_name = str("layers.", layer, ".hidden");
+      const int64_t batch = read[0].size(0), hidden = options_.hidden_size;
+      MambaModule::Position position{at.before(tail_name, {batch, kKernel - 1, hidden}),
+                                     at.before(hidden_name, {batch, hidden})};
+      const Tensor output = layers_[layer].resume(read[0], position, random, at.padding());
+      at.after(tail_name, position.conv_tail);
+      at.after(hidden_name, position.hidden);
+      return Tensors{output};
+    };
+    stream = run_layer(recompute, {stream}, state, dropout, call)[0];
   }
   return stream;
 }

@@ -93,8 +93,8 @@ class StackedMambaMinGru : public Module {
   /// hidden_size] a layer, and is replaced by what each layer hands on (see MambaModule::forward).
   Tensor forward(const Tensor& x, Tensors* h_0 = nullptr, Generator* dropout = nullptr) const;
   /// Causal only: goes on from the state's "layers.N.conv_tail" [batch, 2, hidden_size] and "layers.N.hidden" [batch,
-  /// hidden_size], or from a fresh start.
-  Tensor forward(const Tensor& x, StateUpdate& state, Generator* dropout = nullptr) const;
+  /// hidden_size], or from a fresh start. `recompute`: see run_layer().
+  Tensor forward(const Tensor& x, StateUpdate& state, Generator* dropout = nullptr, bool recompute = false) const;
   void visit(Visitor& visitor) override;
 
  private:

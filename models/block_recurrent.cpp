@@ -215,6 +215,11 @@ bool BlockRecurrent::pauses_after(const State& state) const {
   return !state.find("padding").defined() && state.steps() % config_.block_width == config_.block_width - 1;
 }
 
+void BlockRecurrent::recompute_layers(bool wanted) {
+  check(!wanted, BlockRecurrentConfig::kType, ": its layers hand memories and states to each other, so they cannot be ",
+        "run again one by one; use a smaller batch, or shorter segments with the state carried");
+}
+
 void BlockRecurrent::visit(Visitor& visitor) {
   visitor.child("embedding", embedding_);
   for (size_t i = 0; i < layers_.size(); ++i) visitor.child(layer_name(i), layers_[i]);

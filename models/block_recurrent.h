@@ -71,6 +71,7 @@ class BlockRecurrent : public LanguageModel {
                  const Tensor& padding = {}) override;
   /// Where all sequences come to the end of a block together, whose states are written then.
   bool pauses_after(const State& state) const override;
+  void recompute_layers(bool wanted) override;
   void visit(Visitor& visitor) override;
 
  private:

@@ -1,5 +1,7 @@
 #include "monoid/models/hybrid_lm.h"
 
+#include "monoid/layers/recompute.h"
+
 namespace monoid {
 
 int64_t HybridLmConfig::parameters() const {
@@ -67,7 +69,12 @@ HybridLm::HybridLm(const HybridLmConfig& config, Generator& init)
 Tensor HybridLm::forward(const Tensor& tokens, State* state, Generator* /*dropout*/, const Tensor& padding) {
   StateUpdate update(HybridLmConfig::kType, state, tokens, padding);
   Tensor x = embedding_.forward(tokens);
-  for (const Layer& layer : layers_) x = layer.forward(x, update);
+  for (const Layer& layer : layers_) {
+    const auto call = [&layer](const Tensors& read, StateUpdate& at, Generator*) {
+      return Tensors{layer.forward(read[0], at)};
+    };
+    x = run_layer(recomputes(), {x}, update, nullptr, call)[0];
+  }
   const Tensor logits = to_logits_.forward(norm_.forward(x));
   update.commit();
   return logits;

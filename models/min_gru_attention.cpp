@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "monoid/layers/recompute.h"
 #include "monoid/ops/matmul.h"
 
 namespace monoid {
@@ -193,9 +194,14 @@ MinGruAttention::MinGruAttention(const MinGruAttentionConfig& config, Generator&
 Tensor MinGruAttention::forward(const Tensor& tokens, State* state, Generator*, const Tensor& padding) {
   StateUpdate update(MinGruAttentionConfig::kType, state, tokens, padding);
   Tensor x = embedding_.forward(tokens);
-  std::optional<RotaryEmbedding::Turn> turn;
-  if (!config_.attention_layers_idx.empty()) turn = rotary_.turn(update, x);
-  for (const Layer& layer : layers_) x = layer.forward(x, turn, update);
+  const auto turn = std::make_shared<std::optional<RotaryEmbedding::Turn>>();  // still read where backward runs layers
+  if (!config_.attention_layers_idx.empty()) *turn = rotary_.turn(update, x);
+  for (const Layer& layer : layers_) {
+    const auto call = [&layer, turn](const Tensors& read, StateUpdate& at, Generator*) {
+      return Tensors{layer.forward(read[0], *turn, at)};
+    };
+    x = run_layer(recomputes(), {x}, update, nullptr, call)[0];
+  }
   x = norm_.forward(x);
   const Tensor logits = head_ ? head_->forward(x) : linear(x, embedding_.weight());
   update.commit();

@@ -1,5 +1,6 @@
 #include "monoid/models/min_lm.h"
 
+#include "monoid/layers/recompute.h"
 #include "monoid/ops/elementwise.h"
 
 namespace monoid {
@@ -95,7 +96,12 @@ MinLm::MinLm(const MinLmConfig& config, Generator& init)
 Tensor MinLm::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
   StateUpdate update(MinLmConfig::kType, state, tokens, padding);
   Tensor x = embedding_.forward(tokens);
-  for (const Layer& layer : layers_) x = layer.forward(x, update, dropout);
+  for (const Layer& layer : layers_) {
+    const auto call = [&layer](const Tensors& read, StateUpdate& at, Generator* random) {
+      return Tensors{layer.forward(read[0], at, random)};
+    };
+    x = run_layer(recomputes(), {x}, update, dropout, call)[0];
+  }
   const Tensor logits = to_logits_.after(norm_, x).output;
   update.commit();
   return logits;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "monoid/layers/recompute.h"
 #include "monoid/ops/matmul.h"
 
 namespace monoid {
@@ -126,18 +127,22 @@ MruLm::MruLm(const MruLmConfig& config, Generator& init)
 Tensor MruLm::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
   StateUpdate update(MruLmConfig::kType, state, tokens, padding);
   const bool drops = dropout && config_.dropout_rate > 0;
-  Tensor x = dropout_.forward(embedding_.forward(tokens), dropout);
+  const Tensor x = dropout_.forward(embedding_.forward(tokens), dropout);
   XPosRotation rotation;
   if (config_.has("attn"))
     rotation = xpos_rotation(config_.attention().key_channels(), config_.max_sequence_length, update, x);
   // A layer adds its output to the stream in its last product, or, where that must lose some first, the next norm does.
-  Tensor pending;
+  Tensors streams{x};  // the last layer's output, and what it is still to be added to
   for (const Layer& layer : layers_) {
-    const NormAndSum stream = layer.norm.add(x, pending);
-    x = layer.forward(stream.normed, drops ? Tensor() : stream.sum, rotation, update, dropout);
-    pending = drops ? stream.sum : Tensor();
+    const auto call = [&layer, drops, rotation](const Tensors& read, StateUpdate& at, Generator* random) {
+      const NormAndSum stream = layer.norm.add(read[0], read.size() > 1 ? read[1] : Tensor());
+      if (!drops) return Tensors{layer.forward(stream.normed, stream.sum, rotation, at, random)};
+      return Tensors{layer.forward(stream.normed, {}, rotation, at, random), stream.sum};
+    };
+    streams = run_layer(recomputes(), streams, update, dropout, call);
   }
-  const Tensor logits = linear(norm_.add(x, pending).normed, embedding_.weight());
+  const Tensor pending = streams.size() > 1 ? streams[1] : Tensor();
+  const Tensor logits = linear(norm_.add(streams[0], pending).normed, embedding_.weight());
   update.commit();
   return logits;
 }

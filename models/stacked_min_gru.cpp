@@ -38,7 +38,7 @@ StackedMinGru::StackedMinGru(const StackedMinGruConfig& config, Generator& init)
 
 Tensor StackedMinGru::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
   StateUpdate update(StackedMinGruConfig::kType, state, tokens, padding);
-  const Tensor logits = to_logits_.forward(stack_.forward(embedding_.forward(tokens), update, dropout));
+  const Tensor logits = to_logits_.forward(stack_.forward(embedding_.forward(tokens), update, dropout, recomputes()));
   update.commit();
   return logits;
 }

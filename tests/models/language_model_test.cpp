@@ -1,6 +1,9 @@
 #include "monoid/models/language_model.h"
 
+#include "monoid/core/memory.h"
+#include "monoid/core/tape.h"
 #include "monoid/models/catalog.h"
+#include "monoid/tests/models/model_support.h"
 #include "monoid/tests/support/catch.h"
 
 namespace monoid {
@@ -30,6 +33,45 @@ TEST_CASE("matrices decay, gains and biases do not, and one limit is for all gra
     CHECK(groups[i].clip_norm == 0);
     CHECK(groups[i].learning_rate_scale == 1);
     for (const Tensor& parameter : groups[i].parameters) CHECK((parameter.rank() >= 2) == (i == 0));
+  }
+}
+
+TEST_CASE("layers recomputed in backward give the same bits from less memory, dropout included", "[models][recompute]") {
+  for (const std::string& name : model_names()) {
+    CAPTURE(name);
+    Generator init(1);
+    const auto model = make_model(name, name == "minlm" ? R"({"dropout": 0.2})" : "{}", init);
+    if (name == "block-recurrent") {
+      CHECK_THROWS_WITH(model->recompute_layers(true), ContainsSubstring("cannot be run again one by one"));
+      continue;
+    }
+    struct Found {
+      Tensor loss;
+      Tensors gradients;
+      uint64_t offset;
+      size_t peak;
+    };
+    const auto run = [&](bool recompute) {
+      model->recompute_layers(recompute);
+      zero_grad(*model);
+      Generator random(5);
+      reset_peak_memory();
+      const size_t before = memory_stats().allocated;
+      Tape tape;
+      const Tensor loss = model->loss(test::tokens_of(*model, {2, 192}), test::tokens_of(*model, {2, 192}, 3), nullptr,
+                                      &random);
+      const size_t peak = memory_stats().peak_allocated - before;
+      tape.backward(loss);
+      return Found{loss, test::gradients(*model), random.offset(), peak};
+    };
+    const Found kept = run(false), again = run(true);
+    test::check_identical(again.loss, kept.loss);
+    CHECK(again.offset == kept.offset);
+    for (size_t i = 0; i < kept.gradients.size(); ++i) {
+      REQUIRE(again.gradients[i].defined() == kept.gradients[i].defined());
+      if (kept.gradients[i].defined()) test::check_identical(again.gradients[i], kept.gradients[i]);
+    }
+    CHECK(again.peak < kept.peak / 2);
   }
 }
 

@@ -30,6 +30,7 @@ struct Case {
   int64_t accumulate = 1;
   int64_t steps = 6;
   double dropout = 0.1;
+  bool recompute = false;
   std::vector<int64_t> times = {9};  // of the batches, in turn
 };
 
@@ -51,6 +52,7 @@ AdamW make_optimizer(MinLm& model) {
 
 Trained train(const Case& how) {
   MinLm model = make_model(how);
+  model.recompute_layers(how.recompute);
   AdamW optimizer = make_optimizer(model);
   TrainStep step(
       how.device,
@@ -149,6 +151,8 @@ TEST_CASE("a captured step has the bits of an eager one", "[train_step][cuda][gr
       how.graph = false;
       check_same(captured, train(how));
       how.graph = true;
+      check_same(captured, train(how));
+      how.recompute = true;
       check_same(captured, train(how));
     }
   }

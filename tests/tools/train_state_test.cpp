@@ -63,6 +63,8 @@ TEST_CASE("crops in segments train, and see more than their segments alone", "[t
   run_badly("train", tiny_run(folder, "odd", {"--segments", "5"}), {"--segments 5 does not divide --context 16"});
   run_badly("train", tiny_run(folder, "both", {"--segments", "2", "--carry-state", "true"}),
             {"--carry-state", "use one"});
+  run_badly("train", tiny_run(folder, "whole", {"--segments", "2", "--recompute", "true"}),
+            {"--recompute is given with --segments"});
   run_badly("train", tiny_run(folder, "none", {"--segments", "0"}), {"--segments is 0"});
   run_badly("train", tiny_run(folder, "rate", {"--start-lr", "-2"}), {"--start-lr is -2"});
 }

@@ -83,6 +83,8 @@ void TrainOptions::validate() const {
         ", wanted 0 or more (or -1, up from 0)");
   check(!carry_state || segments == 1, "--carry-state and --segments ", segments, " are both given; use one: streams ",
         "are never cut into crops");
+  check(!recompute || !carries(), "--recompute is given with --", carry_state ? "carry-state" : "segments",
+        "; use one: layers that read a state are kept whole");
   check(!resume || !overwrite, "--resume and --overwrite are both given; use one");
   settings_object(set);
 }
@@ -118,7 +120,7 @@ void TrainOptions::read_json(const std::string& json, const std::string& origin)
 void TrainOptions::check_continues(const TrainOptions& begun) const {
   static const std::vector<std::string> kFree{"out",           "data",      "data-dir",   "steps",
                                               "eval-every",    "log-every", "save-every", "threads",
-                                              "sample-length", "device",    "cuda-graph"};
+                                              "sample-length", "device",    "cuda-graph", "recompute"};
   const Json before = Json::parse(begun.json()), after = Json::parse(json());
   for (const auto& [name, value] : after.items()) {
     if (value == before[name] || std::find(kFree.begin(), kFree.end(), name) != kFree.end()) continue;

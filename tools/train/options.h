@@ -27,7 +27,7 @@ struct TrainOptions {
   int64_t seed = 1337;
   std::string device = "cpu", dtype = "f32";
   int64_t threads = 0;
-  bool cuda_graph = true, tf32 = false;
+  bool cuda_graph = true, tf32 = false, recompute = false;
 
   std::vector<std::string> set;  // model settings, each key=value; the later one wins
   bool resume = false, overwrite = false;
@@ -68,6 +68,8 @@ struct TrainOptions {
     field("dtype", dtype, "f32, bf16 (cuda, with f32 masters) or f64 (cpu)");
     field("cuda-graph", cuda_graph, "Replay each step as one CUDA graph; the numbers are the same without");
     field("tf32", tf32, "Products of f32 in TF32 (cuda): several times faster, operands rounded to 11 bits");
+    field("recompute", recompute,
+          "Keep only what each layer reads, and make the rest again in backward: far less memory, a third more time");
     field("threads", threads, "CPU threads (0: as many as the machine has); results do not depend on it");
   }
 

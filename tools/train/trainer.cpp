@@ -72,6 +72,7 @@ Trainer::Trainer(const TrainOptions& options, const Corpus& corpus, LanguageMode
       progress_(options.steps) {
   check(!options.carry_state || model.has_bounded_state(), "--carry-state: ", model.type(),
         " remembers every token it has read, so its state grows without end; leave it out");
+  model.recompute_layers(options.recompute);
   state_.dropout = random_stream(options, RandomStream::dropout);
   state_.context = options.context;
   state_.text = corpus.name;
