@@ -154,24 +154,33 @@ void Tape::backward(const Tensors& outputs, const Tensors& cotangents) {
 NoTape::NoTape() : paused_(std::exchange(current_tape, nullptr)) {}
 NoTape::~NoTape() { current_tape = paused_; }
 
+namespace {
+
+// The inputs of a block that has a tape of its own.
+Tensors as_leaves(const Tensors& inputs) {
+  Tensors leaves;
+  for (const Tensor& input : inputs) {
+    leaves.push_back(input.detach());
+    if (input.requires_grad()) leaves.back().set_requires_grad();
+  }
+  return leaves;
+}
+
+}  // namespace
+
 Tensors checkpoint(const std::function<Tensors(const Tensors&)>& block, const Tensors& inputs) {
+  if (!Tape::current()) return block(inputs);
   Tensors outputs;
   {
-    NoTape pause;
-    for (const Tensor& output : block(inputs)) outputs.push_back(output.detach());
+    Tape discarded;  // ops that nobody records may use other kernels, of other bits than those in backward
+    for (const Tensor& output : block(as_leaves(inputs))) outputs.push_back(output.detach());
   }
-  Tape* tape = Tape::current();
-  if (!tape) return outputs;
   // Parameters are leaves the block captured, not inputs: without an input that requires a gradient the node would
   // not be reached, so a marker leaf keeps it on the tape.
   Tensors recorded = inputs;
   recorded.push_back(Tensor::zeros({}).set_requires_grad());
   Tape::record("checkpoint", recorded, outputs, [block, inputs](const Tensors& output_gradients) {
-    Tensors leaves;
-    for (const Tensor& input : inputs) {
-      leaves.push_back(input.detach());
-      if (input.requires_grad()) leaves.back().set_requires_grad();
-    }
+    const Tensors leaves = as_leaves(inputs);
     Tape inner;
     const Tensors again = block(leaves);
     Tensors reached, cotangents;

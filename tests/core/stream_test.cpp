@@ -9,6 +9,8 @@ namespace monoid {
 using test::check_identical;
 using test::cuda_or_skip;
 using test::kCuda;
+using test::kSecondCuda;
+using test::second_cuda_or_skip;
 
 TEST_CASE("the CPU has no streams, events or graphs and says so", "[stream]") {
   CHECK_THROWS_WITH(Stream(kCpu), ContainsSubstring("cpu has no streams"));
@@ -31,6 +33,20 @@ TEST_CASE("tensors go to the GPU and come back unchanged", "[stream][cuda]") {
     check_identical(there.to(kCpu), Tensor::arange(count, DType::i64));
   }
   check_identical(Tensor::zeros({5}, DType::f32, kCuda).to(kCpu), Tensor::zeros({5}));
+}
+
+TEST_CASE("tensors go from one GPU to another, each of which has its own memory and streams", "[stream][cuda][two]") {
+  if (!second_cuda_or_skip()) return;
+  const MemoryStats before = memory_stats(kCuda);
+  const Tensor numbers = Tensor::arange(1000, DType::i64), second = numbers.to(kSecondCuda);
+  CHECK(second.device() == kSecondCuda);
+  CHECK(memory_stats(kCuda).allocated == before.allocated);
+  const Tensor first = second.to(kCuda);
+  check_identical(first.to(kCpu), numbers);
+  check_identical(first.to(kSecondCuda).to(kCpu), numbers);
+  const Stream side(kSecondCuda);
+  const StreamScope scope(side);
+  check_identical(second.clone().to(kCpu), numbers);
 }
 
 TEST_CASE("freed GPU memory serves the next request, and statistics follow", "[stream][cuda]") {

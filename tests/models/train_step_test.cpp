@@ -158,6 +158,16 @@ TEST_CASE("a captured step has the bits of an eager one", "[train_step][cuda][gr
   }
 }
 
+TEST_CASE("a second GPU trains as the first does, captured or not, bit for bit", "[train_step][cuda][graph][two]") {
+  if (!test::second_cuda_or_skip()) return;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    CAPTURE(dtype);
+    const Trained first = train({.device = kCuda, .dtype = dtype});
+    check_same(first, train({.device = test::kSecondCuda, .dtype = dtype}));
+    check_same(first, train({.device = test::kSecondCuda, .dtype = dtype, .graph = false}));
+  }
+}
+
 TEST_CASE("a step on the GPU follows the one on the CPU", "[train_step][cuda]") {
   if (!cuda_or_skip()) return;
   for (const DType dtype : {DType::f32, DType::bf16}) {

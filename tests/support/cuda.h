@@ -19,6 +19,14 @@ inline bool cuda_or_skip() {
   return false;
 }
 
+inline constexpr Device kSecondCuda{DeviceKind::cuda, 1};
+
+inline bool second_cuda_or_skip() {
+  if (is_available(kSecondCuda)) return true;
+  WARN("no second GPU: skipped");
+  return false;
+}
+
 /// A contiguous output for a kernel in the middle of a larger buffer. Every byte starts as 0xff: elements that the
 /// kernel forgets are NaN (or -1), and what it writes outside shows up in check_intact(). `skipped` elements before it
 /// take the address off the 16-byte grid.
