@@ -190,12 +190,12 @@ __global__ void __launch_bounds__(most_scan_threads(kSplit), resident_blocks<Ste
   for (int round = 0; round < scan.rounds; ++round) {
     const int step = step_of(round);
     stretch.prepare(scan, step);
+    if (round + 1 < scan.rounds) stretch.load(scan, lane, step_of(round + 1));
     Summary run[kPack];
     stretch.summarise(run);
 #pragma unroll
     for (int v = 0; v < kPack; ++v) slot_of(v)[segment] = run[v];
     __syncthreads();
-    if (round + 1 < scan.rounds) stretch.load(scan, lane, step_of(round + 1));
     if constexpr (kSpread) {
       if (folds) {
         Summary tile = Summary::identity();
