@@ -138,13 +138,7 @@ GateLoop::GateLoop(const GateLoopConfig& config, Generator& init)
 
 Tensor GateLoop::forward(const Tensor& tokens, State* state, Generator* /*dropout*/, const Tensor& padding) {
   StateUpdate update(GateLoopConfig::kType, state, tokens, padding);
-  Tensor x = embedding_.forward(tokens);
-  for (const Layer& layer : layers_) {
-    const auto call = [&layer](const Tensors& read, StateUpdate& at, Generator*) {
-      return Tensors{layer.forward(read[0], at)};
-    };
-    x = run_layer(recomputes(), {x}, update, nullptr, call)[0];
-  }
+  const Tensor x = run_layers(recomputes(), layers_, embedding_.forward(tokens), update);
   const Tensor logits = norm_ ? to_logits_.after(*norm_, x).output : to_logits_.forward(x);
   update.commit();
   return logits;

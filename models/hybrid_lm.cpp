@@ -68,13 +68,7 @@ HybridLm::HybridLm(const HybridLmConfig& config, Generator& init)
 
 Tensor HybridLm::forward(const Tensor& tokens, State* state, Generator* /*dropout*/, const Tensor& padding) {
   StateUpdate update(HybridLmConfig::kType, state, tokens, padding);
-  Tensor x = embedding_.forward(tokens);
-  for (const Layer& layer : layers_) {
-    const auto call = [&layer](const Tensors& read, StateUpdate& at, Generator*) {
-      return Tensors{layer.forward(read[0], at)};
-    };
-    x = run_layer(recomputes(), {x}, update, nullptr, call)[0];
-  }
+  const Tensor x = run_layers(recomputes(), layers_, embedding_.forward(tokens), update);
   const Tensor logits = to_logits_.forward(norm_.forward(x));
   update.commit();
   return logits;

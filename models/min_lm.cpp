@@ -95,13 +95,7 @@ MinLm::MinLm(const MinLmConfig& config, Generator& init)
 
 Tensor MinLm::forward(const Tensor& tokens, State* state, Generator* dropout, const Tensor& padding) {
   StateUpdate update(MinLmConfig::kType, state, tokens, padding);
-  Tensor x = embedding_.forward(tokens);
-  for (const Layer& layer : layers_) {
-    const auto call = [&layer](const Tensors& read, StateUpdate& at, Generator* random) {
-      return Tensors{layer.forward(read[0], at, random)};
-    };
-    x = run_layer(recomputes(), {x}, update, dropout, call)[0];
-  }
+  const Tensor x = run_layers(recomputes(), layers_, embedding_.forward(tokens), update, dropout);
   const Tensor logits = to_logits_.after(norm_, x).output;
   update.commit();
   return logits;

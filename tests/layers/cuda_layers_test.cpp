@@ -95,7 +95,8 @@ void check_layer(Make make, Run run, const std::vector<Shape>& shapes, double bf
       for (size_t i = 0; i < here.outputs.size(); ++i) compare(there.outputs[i], here.outputs[i], tolerance, 0);
       // Queries of one token alone have no gradient: what is left of it there is rounding.
       const double least = 1e-3 * largest_in(here.gradients);
-      for (size_t i = 0; i < here.gradients.size(); ++i) compare(there.gradients[i], here.gradients[i], tolerance, least);
+      for (size_t i = 0; i < here.gradients.size(); ++i)
+        compare(there.gradients[i], here.gradients[i], tolerance, least);
     }
   }
 }
@@ -119,7 +120,8 @@ TEST_CASE("recurrent layers on CUDA agree with the CPU, forward and backward", "
 TEST_CASE("the MinGRU stacks on CUDA agree with the CPU, forward and backward", "[cuda][layers]") {
   if (!cuda_or_skip()) return;
   const WrappedMinGruOptions options{.input_size = 24, .hidden_size = 16, .num_layers = 2, .bidirectional = true};
-  // g' jumps from 1/4 to 1 at 0: where bf16 leaves one number in a hundred on the other side, gradients move by a tenth.
+  // g' jumps from 1/4 to 1 at 0: where bf16 leaves one number in a hundred on the other side, gradients move by a
+  // tenth.
   check_layer([&](Generator& init) { return WrappedMinGru(options, init); }, kWholeOutput, kSequences, 0.15,
               check_close_on_average);
   for (const bool causal : {false, true}) {

@@ -36,7 +36,8 @@ TEST_CASE("matrices decay, gains and biases do not, and one limit is for all gra
   }
 }
 
-TEST_CASE("layers recomputed in backward give the same bits from less memory, dropout included", "[models][recompute]") {
+TEST_CASE("layers recomputed in backward give the same bits from less memory, dropout included",
+          "[models][recompute]") {
   for (const std::string& name : model_names()) {
     CAPTURE(name);
     Generator init(1);
@@ -58,8 +59,8 @@ TEST_CASE("layers recomputed in backward give the same bits from less memory, dr
       reset_peak_memory();
       const size_t before = memory_stats().allocated;
       Tape tape;
-      const Tensor loss = model->loss(test::tokens_of(*model, {2, 192}), test::tokens_of(*model, {2, 192}, 3), nullptr,
-                                      &random);
+      const Tensor loss =
+          model->loss(test::tokens_of(*model, {2, 192}), test::tokens_of(*model, {2, 192}, 3), nullptr, &random);
       const size_t peak = memory_stats().peak_allocated - before;
       tape.backward(loss);
       return Found{loss, test::gradients(*model), random.offset(), peak};
