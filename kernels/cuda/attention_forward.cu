@@ -15,7 +15,9 @@ template <class T, int kHead_>
 struct Forward {
   static constexpr int kHead = kHead_;
   static constexpr bool kExact = std::is_same_v<T, float>;
-  static constexpr int kWarps = kExact && kHead > 64 ? 4 : 8, kThreads = 32 * kWarps, kRows = kWarpRows * kWarps;
+  // Small heads: three blocks of one warpgroup each, so that one takes exponentials while another multiplies.
+  static constexpr int kWarps = kExact == (kHead > 64) ? 4 : 8, kThreads = 32 * kWarps, kRows = kWarpRows * kWarps;
+  static constexpr int kResident = !kExact && kHead <= 64 ? 3 : 1;
   static constexpr int kColumns = kExact ? (kHead > 64 ? 32 : 64) : (kHead > 128 ? 64 : 128);
   using Rows = HeadTile<T, kRows, kHead>;
   using Columns = HeadTile<T, kColumns, kHead>;
@@ -35,7 +37,7 @@ struct ForwardCall {
 };
 
 template <class Shape, class T, bool kDropout>
-__global__ void __launch_bounds__(Shape::kThreads) forward_kernel(const __grid_constant__ ForwardCall<T> args) {
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kResident) forward_kernel(const __grid_constant__ ForwardCall<T> args) {
   using P = Products<T>;
   using Rows = typename Shape::Rows;
   using Columns = typename Shape::Columns;
