@@ -65,7 +65,8 @@ int64_t Tape::slot_of_input(const Tensor& tensor) {
   return found->second;
 }
 
-void Tape::push(const char* op, const Tensors& inputs, const Tensors& outputs, Gradient gradient) {
+void Tape::push(const char* op, const Tensors& inputs, const Tensors& outputs,
+                std::variant<Gradient, AddingGradient> gradient) {
   Node node{op, {}, {}, std::move(gradient)};
   for (const Tensor& input : inputs) node.inputs.push_back(slot_of_input(input));
   for (Tensor output : outputs) {
@@ -83,28 +84,35 @@ void Tape::push(const char* op, const Tensors& inputs, const Tensors& outputs, G
 }
 
 void Tape::add_gradient(int64_t index, const Tensor& gradient) {
-  Slot& slot = slots_[static_cast<size_t>(index)];
-  if (!slot.gradient.defined()) {
-    slot.gradient = gradient;
-  } else if (slot.owned) {
-    kernels::accumulate(gradient, slot.gradient);
-  } else {
-    Tensor total = slot.gradient.clone();
-    kernels::accumulate(gradient, total);
-    slot = {total, true};
+  Tensor& sum = slots_[static_cast<size_t>(index)];
+  if (!sum.defined()) {
+    sum = gradient;
+    return;
   }
+  if (!sum.is_contiguous() || !sum.owns_storage_alone()) sum = sum.clone();
+  kernels::accumulate(gradient, sum);
+}
+
+Tensors Tape::gradients_of(const Node& node, const Tensors& output_gradients) {
+  if (const auto* gradient = std::get_if<Gradient>(&node.gradient)) return (*gradient)(output_gradients);
+  Tensors so_far;
+  for (int64_t slot : node.inputs)
+    so_far.push_back(slot < 0 ? Tensor() : std::exchange(slots_[static_cast<size_t>(slot)], {}));
+  const Tensors gradients = std::get<AddingGradient>(node.gradient)(output_gradients, so_far);
+  for (size_t i = 0; i < so_far.size(); ++i)
+    if (so_far[i].defined()) slots_[static_cast<size_t>(node.inputs[i])] = std::exchange(so_far[i], {});
+  return gradients;
 }
 
 void Tape::run(Node& node) {
   Tensors output_gradients;
   bool reached = false;
   for (int64_t slot : node.outputs) {
-    output_gradients.push_back(slot < 0 ? Tensor() : std::move(slots_[static_cast<size_t>(slot)].gradient));
-    if (slot >= 0) slots_[static_cast<size_t>(slot)] = {};
+    output_gradients.push_back(slot < 0 ? Tensor() : std::exchange(slots_[static_cast<size_t>(slot)], {}));
     reached = reached || output_gradients.back().defined();
   }
   if (!reached) return;
-  Tensors gradients = node.gradient(output_gradients);
+  Tensors gradients = gradients_of(node, output_gradients);
   output_gradients.clear();
   check(gradients.size() == node.inputs.size(), node.op, ": its gradient returned ", gradients.size(), " tensors for ",
         node.inputs.size(), " inputs");
@@ -143,7 +151,7 @@ void Tape::backward(const Tensors& outputs, const Tensors& cotangents) {
     nodes_.pop_back();
   }
   for (auto& [leaf, slot] : leaves_) {
-    Tensor gradient = std::move(slots_[static_cast<size_t>(slot)].gradient);
+    Tensor gradient = std::exchange(slots_[static_cast<size_t>(slot)], {});
     if (gradient.defined()) leaf.accumulate_grad(std::move(gradient));
   }
   slots_.clear();

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "monoid/core/tensor.h"
@@ -26,6 +27,9 @@ class Tape {
   /// Gradients of the outputs in, gradients of the inputs out, in the order of `record`. An undefined tensor stands
   /// for zero: an output that nothing used, an input without a gradient.
   using Gradient = std::function<Tensors(const Tensors& output_gradients)>;
+  /// The same for an op that adds at no cost: `so_far` holds, for each input, the gradient that its other uses have
+  /// given it until now, or nothing. The op moves out what it adds to its own; the tape adds the rest.
+  using AddingGradient = std::function<Tensors(const Tensors& output_gradients, Tensors& so_far)>;
 
   Tape();
   ~Tape();
@@ -53,7 +57,13 @@ class Tape {
   /// what the gradient needs. Marks the floating-point outputs as results of this op.
   template <class Function>
   static void record(const char* op, const Tensors& inputs, const Tensors& outputs, Function&& gradient) {
-    if (Tape* tape = recorder(op, inputs)) tape->push(op, inputs, outputs, Gradient(std::forward<Function>(gradient)));
+    Tape* const tape = recorder(op, inputs);
+    if (!tape) return;
+    if constexpr (std::is_invocable_v<Function, const Tensors&, Tensors&>) {
+      tape->push(op, inputs, outputs, AddingGradient(std::forward<Function>(gradient)));
+    } else {
+      tape->push(op, inputs, outputs, Gradient(std::forward<Function>(gradient)));
+    }
   }
   /// For an op without a gradient: backward through it throws instead of silently detaching.
   static void record_nondifferentiable(const char* op, const Tensors& inputs, const Tensors& outputs);
@@ -65,17 +75,15 @@ class Tape {
     const char* op;
     std::vector<int64_t> inputs;   // slots; -1 where no gradient is wanted
     std::vector<int64_t> outputs;  // slots; -1 for integer outputs
-    Gradient gradient;
-  };
-  struct Slot {
-    Tensor gradient;
-    bool owned = false;  // a sum made here, safe to add to in place
+    std::variant<Gradient, AddingGradient> gradient;
   };
 
   static Tape* recorder(const char* op, const Tensors& inputs);
-  void push(const char* op, const Tensors& inputs, const Tensors& outputs, Gradient gradient);
+  void push(const char* op, const Tensors& inputs, const Tensors& outputs,
+            std::variant<Gradient, AddingGradient> gradient);
   int64_t slot_of_input(const Tensor& tensor);
   void add_gradient(int64_t slot, const Tensor& gradient);
+  Tensors gradients_of(const Node& node, const Tensors& output_gradients);
   void run(Node& node);
 
   uint64_t id_;
@@ -83,7 +91,7 @@ class Tape {
   bool used_ = false;
   bool check_finite_ = false;
   std::vector<Node> nodes_;
-  std::vector<Slot> slots_;
+  Tensors slots_;  // gradients so far
   std::vector<std::pair<Tensor, int64_t>> leaves_;
   std::unordered_map<const void*, int64_t> leaf_slots_;
 };

@@ -24,7 +24,7 @@ enum class UnaryFunction : uint8_t {
   divide_into,    // first / x
 };
 
-enum class BinaryFunction : uint8_t { add, sub, mul, div, maximum, minimum };
+enum class BinaryFunction : uint8_t { add, sub, mul, div, maximum, minimum, silu_gated };
 enum class Comparison : uint8_t { equal, less, greater };
 
 /// The numbers of a unary function that has any.
@@ -233,35 +233,35 @@ struct DivideInto : FromInput {
   MONOID_HOST_DEVICE static auto gradient(auto, auto dy, auto x, auto p) { return -dy * (p.first / x) / x; }
 };
 
-// Two operands: the value, and the gradient of each. At a tie maximum and minimum share it, as in PyTorch.
+// Two operands: value(math, a, b), and the gradient of each. At a tie maximum and minimum share it, as in PyTorch.
 struct Add {
-  MONOID_HOST_DEVICE static auto value(auto a, auto b) { return a + b; }
-  MONOID_HOST_DEVICE static auto gradient_a(auto dy, auto, auto) { return dy; }
-  MONOID_HOST_DEVICE static auto gradient_b(auto dy, auto, auto) { return dy; }
+  MONOID_HOST_DEVICE static auto value(auto, auto a, auto b) { return a + b; }
+  MONOID_HOST_DEVICE static auto gradient_a(auto, auto dy, auto, auto) { return dy; }
+  MONOID_HOST_DEVICE static auto gradient_b(auto, auto dy, auto, auto) { return dy; }
 };
 
 struct Sub {
-  MONOID_HOST_DEVICE static auto value(auto a, auto b) { return a - b; }
-  MONOID_HOST_DEVICE static auto gradient_a(auto dy, auto, auto) { return dy; }
-  MONOID_HOST_DEVICE static auto gradient_b(auto dy, auto, auto) { return -dy; }
+  MONOID_HOST_DEVICE static auto value(auto, auto a, auto b) { return a - b; }
+  MONOID_HOST_DEVICE static auto gradient_a(auto, auto dy, auto, auto) { return dy; }
+  MONOID_HOST_DEVICE static auto gradient_b(auto, auto dy, auto, auto) { return -dy; }
 };
 
 struct Mul {
-  MONOID_HOST_DEVICE static auto value(auto a, auto b) { return a * b; }
-  MONOID_HOST_DEVICE static auto gradient_a(auto dy, auto, auto b) { return dy * b; }
-  MONOID_HOST_DEVICE static auto gradient_b(auto dy, auto a, auto) { return dy * a; }
+  MONOID_HOST_DEVICE static auto value(auto, auto a, auto b) { return a * b; }
+  MONOID_HOST_DEVICE static auto gradient_a(auto, auto dy, auto, auto b) { return dy * b; }
+  MONOID_HOST_DEVICE static auto gradient_b(auto, auto dy, auto a, auto) { return dy * a; }
 };
 
 struct Div {
-  MONOID_HOST_DEVICE static auto value(auto a, auto b) { return a / b; }
-  MONOID_HOST_DEVICE static auto gradient_a(auto dy, auto, auto b) { return dy / b; }
-  MONOID_HOST_DEVICE static auto gradient_b(auto dy, auto a, auto b) { return -dy * ((a / b) / b); }
+  MONOID_HOST_DEVICE static auto value(auto, auto a, auto b) { return a / b; }
+  MONOID_HOST_DEVICE static auto gradient_a(auto, auto dy, auto, auto b) { return dy / b; }
+  MONOID_HOST_DEVICE static auto gradient_b(auto, auto dy, auto a, auto b) { return -dy * ((a / b) / b); }
 };
 
 struct Maximum {
-  MONOID_HOST_DEVICE static auto value(auto a, auto b) { return a != a || a > b ? a : b; }
-  MONOID_HOST_DEVICE static auto gradient_a(auto dy, auto a, auto b) { return share(dy, b > a, a == b); }
-  MONOID_HOST_DEVICE static auto gradient_b(auto dy, auto a, auto b) { return share(dy, a > b, a == b); }
+  MONOID_HOST_DEVICE static auto value(auto, auto a, auto b) { return a != a || a > b ? a : b; }
+  MONOID_HOST_DEVICE static auto gradient_a(auto, auto dy, auto a, auto b) { return share(dy, b > a, a == b); }
+  MONOID_HOST_DEVICE static auto gradient_b(auto, auto dy, auto a, auto b) { return share(dy, a > b, a == b); }
   MONOID_HOST_DEVICE static auto share(auto dy, bool loses, bool tie) {
     const auto all_or_half = tie ? dy / 2 : dy;
     return loses ? 0 : all_or_half;
@@ -269,9 +269,18 @@ struct Maximum {
 };
 
 struct Minimum {
-  MONOID_HOST_DEVICE static auto value(auto a, auto b) { return a != a || a < b ? a : b; }
-  MONOID_HOST_DEVICE static auto gradient_a(auto dy, auto a, auto b) { return Maximum::share(dy, b < a, a == b); }
-  MONOID_HOST_DEVICE static auto gradient_b(auto dy, auto a, auto b) { return Maximum::share(dy, a < b, a == b); }
+  MONOID_HOST_DEVICE static auto value(auto, auto a, auto b) { return a != a || a < b ? a : b; }
+  MONOID_HOST_DEVICE static auto gradient_a(auto, auto dy, auto a, auto b) { return Maximum::share(dy, b < a, a == b); }
+  MONOID_HOST_DEVICE static auto gradient_b(auto, auto dy, auto a, auto b) { return Maximum::share(dy, a < b, a == b); }
+};
+
+// a silu(b): a gated by b.
+struct SiluGated {
+  MONOID_HOST_DEVICE static auto value(auto math, auto a, auto b) { return a * Silu::value(math, b, 0); }
+  MONOID_HOST_DEVICE static auto gradient_a(auto math, auto dy, auto, auto b) { return dy * Silu::value(math, b, 0); }
+  MONOID_HOST_DEVICE static auto gradient_b(auto math, auto dy, auto a, auto b) {
+    return Silu::gradient(math, dy * a, b, 0);
+  }
 };
 
 struct Equal {
@@ -365,6 +374,8 @@ decltype(auto) dispatch_function(BinaryFunction function, Body&& body) {
       return body.template operator()<functions::Maximum>();
     case BinaryFunction::minimum:
       return body.template operator()<functions::Minimum>();
+    case BinaryFunction::silu_gated:
+      return body.template operator()<functions::SiluGated>();
   }
   fail("elementwise: corrupt function ", static_cast<int>(function));
 }

@@ -135,7 +135,7 @@ Tensor CausalFullAttention::forward(const Tensor& x, StateUpdate& state, const s
   } else {
     mixed = linear({reshape(queries, flat), reshape(keys, flat), packed[2]}, state, name);
   }
-  if (to_gates_) mixed = mixed * silu(to_gates_->forward(x));
+  if (to_gates_) mixed = silu_gated(mixed, to_gates_->forward(x));
   return from_heads_.forward(mixed, residual);
 }
 

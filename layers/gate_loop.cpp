@@ -41,7 +41,7 @@ Tensor GateLoopedAttention::forward(const Tensor& x, StateUpdate& state, const s
                                              state.before(name + ".state", {batch, heads, size, size, 2}));
   state.after(name + ".state", scan.final);
   Tensor mixed = sub_norm_ ? sub_norm_->forward(scan.output) : scan.output;
-  if (to_gates_) mixed = mixed * silu(to_gates_->forward(x));
+  if (to_gates_) mixed = silu_gated(mixed, to_gates_->forward(x));
   return to_out_ ? to_out_->forward(mixed, residual) : residual + mixed;
 }
 

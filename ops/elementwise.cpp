@@ -96,6 +96,10 @@ Tensor div(const Tensor& a, const Tensor& b) { return product_like("div", Binary
 Tensor maximum(const Tensor& a, const Tensor& b) { return product_like("maximum", BinaryFunction::maximum, a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return product_like("minimum", BinaryFunction::minimum, a, b); }
 
+Tensor silu_gated(const Tensor& a, const Tensor& b) {
+  return product_like("silu_gated", BinaryFunction::silu_gated, a, b);
+}
+
 Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }

@@ -14,6 +14,8 @@ Tensor div(const Tensor& a, const Tensor& b);
 /// NaN on either side is NaN. At a tie each operand gets half of the gradient.
 Tensor maximum(const Tensor& a, const Tensor& b);
 Tensor minimum(const Tensor& a, const Tensor& b);
+/// a silu(b), in one pass.
+Tensor silu_gated(const Tensor& a, const Tensor& b);
 
 Tensor operator+(const Tensor& a, const Tensor& b);
 Tensor operator-(const Tensor& a, const Tensor& b);

@@ -33,7 +33,8 @@ Tensor product(const Tensor& a, const Tensor& b, const Shape& shape, const Tenso
   Shape aligned = shape;
   while (aligned.rank() < rank) aligned = aligned.inserted(0, 1);
   Tensor c = Tensor::empty(aligned, a.dtype(), a.device());
-  kernels::matmul(with_rank(a, rank), with_rank(b, rank), bias, addend, c);
+  kernels::matmul(with_rank(a, rank), with_rank(b, rank), bias,
+                  addend.defined() ? with_rank(contiguous_or_copy(addend), rank) : addend, c);
   return c.view(shape);
 }
 
@@ -61,10 +62,16 @@ Shape linear_shape(const char* op, const Tensor& x, const Tensor& weight, const 
   return x.shape().with(-1, weight.size(0));
 }
 
-// Gradients of x and weight, where wanted, from that of the product of rows and weight.
-Tensors product_gradients(const Tensor& x, const Tensor& rows, const Tensor& weight, const Tensor& dy_rows) {
-  return {x.requires_grad() ? product(dy_rows, weight, rows.shape()).view(x.shape()) : Tensor(),
-          weight.requires_grad() ? product(transposed(dy_rows), rows, weight.shape()) : Tensor()};
+// Gradients of x and weight, where wanted, from that of the product of rows and weight, on top of what there is of
+// them.
+Tensors product_gradients(const Tensor& x, const Tensor& rows, const Tensor& weight, const Tensor& dy_rows,
+                          Tensors& so_far) {
+  const auto gradient = [&](const Tensor& of, size_t input, const Tensor& a, const Tensor& b, const Shape& shape) {
+    if (!of.requires_grad()) return Tensor();
+    return product(a, b, shape, {}, std::exchange(so_far[input], {})).view(of.shape());
+  };
+  return {gradient(x, 0, dy_rows, weight, rows.shape()),
+          gradient(weight, 1, transposed(dy_rows), rows, weight.shape())};
 }
 
 }  // namespace
@@ -95,17 +102,18 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   if (residual.defined()) {
     check_same_device_and_dtype("linear", x, residual);
     check_shape("linear", "residual", residual, shape);
-    addend = with_rank(contiguous(residual.detach()), 2);
+    addend = residual.detach();
   }
   const Tensor rows = with_rank(x, 2);
   const Tensor y = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)), bias, addend).view(shape);
-  Tape::record("linear", {x, weight, bias, residual}, {y}, [x, rows, weight, bias, residual](const Tensors& dy) {
-    const Tensor dy_rows = with_rank(dy[0], 2);
-    Tensors gradients = product_gradients(x, rows, weight, dy_rows);
-    gradients.push_back(bias.requires_grad() ? column_sums(dy_rows) : Tensor());
-    gradients.push_back(residual.requires_grad() ? dy[0] : Tensor());
-    return gradients;
-  });
+  Tape::record("linear", {x, weight, bias, residual}, {y},
+               [x, rows, weight, bias, residual](const Tensors& dy, Tensors& so_far) {
+                 const Tensor dy_rows = with_rank(dy[0], 2);
+                 Tensors gradients = product_gradients(x, rows, weight, dy_rows, so_far);
+                 gradients.push_back(bias.requires_grad() ? column_sums(dy_rows) : Tensor());
+                 gradients.push_back(residual.requires_grad() ? dy[0] : Tensor());
+                 return gradients;
+               });
   return y;
 }
 
@@ -115,13 +123,16 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const Tensor hidden = product(rows, transposed(weight), rows.shape().with(-1, weight.size(0)));
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   kernels::bias_gelu(hidden.view(shape), offset, y);
-  Tape::record("linear_gelu", {x, weight, bias}, {y}, [x, rows, weight, bias, offset, hidden](const Tensors& dy) {
-    Tensor dhidden = Tensor::empty_like(hidden), dbias = bias.requires_grad() ? Tensor::empty_like(offset) : Tensor();
-    kernels::bias_gelu_gradient(hidden, offset, contiguous_or_copy(dy[0]).view(hidden.shape()), dhidden, dbias);
-    Tensors gradients = product_gradients(x, rows, weight, dhidden);
-    gradients.push_back(dbias);
-    return gradients;
-  });
+  Tape::record("linear_gelu", {x, weight, bias}, {y},
+               [x, rows, weight, bias, offset, hidden](const Tensors& dy, Tensors& so_far) {
+                 Tensor dhidden = Tensor::empty_like(hidden),
+                        dbias = bias.requires_grad() ? Tensor::empty_like(offset) : Tensor();
+                 kernels::bias_gelu_gradient(hidden, offset, contiguous_or_copy(dy[0]).view(hidden.shape()), dhidden,
+                                             dbias);
+                 Tensors gradients = product_gradients(x, rows, weight, dhidden, so_far);
+                 gradients.push_back(dbias);
+                 return gradients;
+               });
   return y;
 }
 

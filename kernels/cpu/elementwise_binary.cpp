@@ -2,6 +2,7 @@
 
 #include "monoid/kernels/cpu/blocks.h"
 #include "monoid/kernels/cpu/simd.h"
+#include "monoid/kernels/cpu/vector_math.h"
 #include "monoid/kernels/elementwise.h"
 
 namespace monoid::cpu {
@@ -30,7 +31,7 @@ void binary(BinaryFunction function, const Tensor& a, const Tensor& b, Tensor& o
     const BlockReader<T> from_a(a, out.shape()), from_b(b, out.shape());
     dispatch_function(function, [&]<class Function>() {
       map<T>(
-          out, [](T x, T y) { return Function::value(x, y); }, from_a, from_b);
+          out, [](T x, T y) { return Function::value(VectorMath(), x, y); }, from_a, from_b);
     });
   });
 }
@@ -52,8 +53,8 @@ void binary_gradient(BinaryFunction function, const Tensor& a, const Tensor& b, 
 #pragma GCC ivdep
                 for (int64_t i = 0; i < count; ++i) {
                   const T u = x[i], v = y[i], w = gradient[i];
-                  if constexpr (a_wanted) out_a[i] = Function::gradient_a(w, u, v);
-                  if constexpr (b_wanted) out_b[i] = Function::gradient_b(w, u, v);
+                  if constexpr (a_wanted) out_a[i] = Function::gradient_a(VectorMath(), w, u, v);
+                  if constexpr (b_wanted) out_b[i] = Function::gradient_b(VectorMath(), w, u, v);
                 }
               });
             };

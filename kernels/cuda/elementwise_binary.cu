@@ -1,23 +1,29 @@
 // out = f(a, b), comparisons and selection with broadcasting, and both gradients of f in one pass over the operands.
 
+#include "monoid/kernels/cuda/device/math.cuh"
 #include "monoid/kernels/cuda/map.cuh"
 #include "monoid/kernels/elementwise.h"
 
 namespace monoid::cuda {
 namespace {
 
-template <class Function>
+template <class Function, class Math>
 struct Value {
-  template <class T>
-  __device__ auto operator()(T a, T b) const {
-    return Function::value(a, b);
+  __device__ float operator()(float a, float b) const { return Function::value(Math(), a, b); }
+};
+
+template <class Function, class Math>
+struct Gradients {
+  __device__ Several<float, 2> operator()(float a, float b, float dy) const {
+    return {Function::gradient_a(Math(), dy, a, b), Function::gradient_b(Math(), dy, a, b)};
   }
 };
 
 template <class Function>
-struct Gradients {
-  __device__ Several<float, 2> operator()(float a, float b, float dy) const {
-    return {Function::gradient_a(dy, a, b), Function::gradient_b(dy, a, b)};
+struct Holds {
+  template <class T>
+  __device__ bool operator()(T a, T b) const {
+    return Function::value(a, b);
   }
 };
 
@@ -32,7 +38,7 @@ struct Select {
 
 void binary(BinaryFunction function, const Tensor& a, const Tensor& b, Tensor& out) {
   dispatch_storage("binary", out.dtype(), [&]<class T>() {
-    dispatch_function(function, [&]<class F>() { map<T, T, T>("binary", Value<F>(), out, a, b); });
+    dispatch_function(function, [&]<class F>() { map<T, T, T>("binary", Value<F, MathFor<T>>(), out, a, b); });
   });
 }
 
@@ -42,14 +48,14 @@ void binary_gradient(BinaryFunction function, const Tensor& a, const Tensor& b, 
   dispatch_storage("binary_gradient", dy.dtype(), [&]<class T>() {
     const Outputs<T, 2> out{{address_of<T>(da), address_of<T>(db)}};
     dispatch_function(function, [&]<class F>() {
-      map_onto<T, T, T>(launch, Gradients<F>(), dy.shape(), contiguous_strides(dy.shape()), out, a, b, dy);
+      map_onto<T, T, T>(launch, Gradients<F, MathFor<T>>(), dy.shape(), contiguous_strides(dy.shape()), out, a, b, dy);
     });
   });
 }
 
 void compare(Comparison comparison, const Tensor& a, const Tensor& b, Tensor& out) {
   dispatch_any(a.dtype(), [&]<class T>() {
-    dispatch_function(comparison, [&]<class F>() { map<bool, T, T>("compare", Value<F>(), out, a, b); });
+    dispatch_function(comparison, [&]<class F>() { map<bool, T, T>("compare", Holds<F>(), out, a, b); });
   });
 }
 

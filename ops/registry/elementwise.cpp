@@ -138,6 +138,7 @@ OpList elementwise_ops() {
             }),
       entry("maximum", BinaryOp(maximum)),
       entry("minimum", BinaryOp(minimum)),
+      entry("silu_gated", BinaryOp(silu_gated)),
       entry("exp", UnaryOp(exp)),
       entry("log", UnaryOp(log), Domain::positive),
       entry("log1p", UnaryOp(log1p), Domain::positive),

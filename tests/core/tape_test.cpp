@@ -42,6 +42,45 @@ TEST_CASE("gradients of a leaf accumulate over uses and over backward calls", "[
   }
 }
 
+TEST_CASE("a gradient that somebody holds is not written to when another joins it", "[tape]") {
+  const Tensor x = leaf(3);
+  const auto same = [&] {
+    const Tensor y = x.detach().clone();
+    Tape::record("same", {x}, {y}, [](const Tensors& dy) -> Tensors { return {dy[0]}; });
+    return y;
+  };
+  Tape tape;
+  const Tensor one = Tensor::ones({1}, DType::f64), two = Tensor::full({1}, 2, DType::f64);
+  tape.backward({same(), same(), squared(x)}, {one, two, one});
+  CHECK(x.grad().item() == 9);
+  CHECK(one.item() == 1);
+  CHECK(two.item() == 2);
+}
+
+TEST_CASE("an op that adds at no cost gets the gradients so far, and the tape adds what it leaves", "[tape]") {
+  for (const bool takes : {true, false}) {
+    CAPTURE(takes);
+    const Tensor x = leaf(3), unused = leaf(1);
+    Tape tape;
+    const Tensor y = x.detach().clone();
+    Tensors seen;
+    Tape::record("adding", {x, unused, x}, {y}, [&](const Tensors& dy, Tensors& so_far) -> Tensors {
+      seen = so_far;
+      Tensor dx = dy[0].clone();
+      if (takes) dx.fill(dx.item() + std::exchange(so_far[0], {}).item());
+      return {dx, {}, {}};
+    });
+    const Tensor one = Tensor::ones({1}, DType::f64);
+    tape.backward({y, squared(x)}, {one, one});
+    REQUIRE(seen.size() == 3);
+    CHECK(seen[0].item() == 6);  // of squared, which ran after and so comes first on the way back
+    CHECK_FALSE(seen[1].defined());
+    CHECK_FALSE(seen[2].defined());  // one input twice: given once
+    CHECK(x.grad().item() == 7);
+    CHECK_FALSE(unused.grad().defined());
+  }
+}
+
 TEST_CASE("no tape, nothing recorded", "[tape]") {
   const Tensor x = leaf(2);
   CHECK_FALSE(squared(x).requires_grad());
