@@ -9,9 +9,12 @@ namespace monoid {
 
 RotaryEmbedding::Turn RotaryEmbedding::turn(StateUpdate& state, const Tensor& like, const Tensor& frequencies) const {
   const RotaryPositions at{.offset = state.offset(), .first_key = state.first_key(), .end_key = state.end_key()};
-  const int64_t steps = state.offset() + like.size(1), horizon = state.horizon();
+  const int64_t horizon = state.horizon();
+  int64_t steps = state.offset() + like.size(1);
   const RotaryScaling& scaling = options_.scaling;
   const bool dynamic = scaling.kind == RotaryScaling::Kind::dynamic;
+  if (dynamic && at.first_key.defined() && steps > scaling.trained_time && !Graph::capturing())
+    steps -= std::ranges::min(at.first_key.to_vector<int32_t>());
   const int64_t stretched = dynamic && steps > scaling.trained_time ? steps : 0;
   const DType dtype = like.dtype() == DType::f64 ? DType::f64 : DType::f32;
   bool current = true;

@@ -30,8 +30,9 @@ class RotaryEmbedding {
     Tensor operator()(const Tensor& x) const { return rotary(x, table, pairs, at); }
   };
   /// For operands like `like`. A table that a graph is recorded with must be there before, so it reaches as far as the
-  /// state has room; dynamic scaling, whose table changes with every step beyond the time trained on, cannot be
-  /// captured there. `frequencies` [rotated / 2], where a model stores them, are in the place of those of theta.
+  /// state has room; dynamic scaling, whose table changes with every step of the longest sequence (without its padding)
+  /// beyond the time trained on, cannot be captured there. `frequencies` [rotated / 2], where a model stores them, are
+  /// in the place of those of theta.
   Turn turn(StateUpdate& state, const Tensor& like, const Tensor& frequencies = {}) const;
   /// To be told by who stores frequencies whenever they may have changed.
   void look_again() { sure_ = false; }

@@ -115,6 +115,22 @@ TEST_CASE("dynamic rope scaling changes nothing up to the time trained on, and s
   CHECK(sum(slice(longer, 1, 1, 12)).item() > 1e-6);
 }
 
+TEST_CASE("dynamic rope scaling goes by the longest sequence of a batch, not by its padding", "[min_gru_attention]") {
+  MinGruAttentionConfig config = variants().front();
+  config.max_position_embeddings = 4;
+  config.rope_scaling = RopeScaling{"dynamic", 2};
+  MinGruAttention model = make(config);
+  const Tensor alone = test::tokens_of(model, {2, 6});
+  const Tensor batch = concat({Tensor::zeros({2, 3}, DType::i64), alone}, 1);
+  const Tensor padding = Tensor::from(std::vector<int32_t>{5, 3}, {2});  // the second sequence is the longest
+  State padded_state, state;
+  const Tensor padded = model.forward(batch, &padded_state, nullptr, padding), read = model.forward(alone, &state);
+  test::check_close(slice(slice(padded, 0, 1, 2), 1, 3, 9), slice(read, 0, 1, 2), 1e-12, 1e-12);
+  const Tensor next = Tensor::zeros({2, 1}, DType::i64);
+  test::check_close(slice(model.forward(next, &padded_state), 0, 1, 2), slice(model.forward(next, &state), 0, 1, 2),
+                    1e-12, 1e-12);
+}
+
 TEST_CASE("min-gru-attention's loss reaches every parameter", "[min_gru_attention]") {
   for (const MinGruAttentionConfig& config : variants()) {
     MinGruAttention model = make(config);
