@@ -67,9 +67,14 @@ class Reader : public ConfigVisitor {
     return true;
   }
   static bool convert(const Json& json, RopeScaling& value) {
-    if (!json.is_object() || json.size() != 2 || !json.contains("factor")) return false;
+    if (!json.is_object()) return false;
+    for (const auto& [name, unused] : json.items()) {
+      if (name != "type" && name != "rope_type" && name != "factor" && name != "original_max_position_embeddings")
+        return false;
+    }
     const auto type = json.contains("type") ? json.find("type") : json.find("rope_type");
-    return type != json.end() && convert(*type, value.type) && convert(json["factor"], value.factor);
+    if (type == json.end() || !convert(*type, value.type)) return false;
+    return json.contains("factor") ? convert(json["factor"], value.factor) : value.type == "default";
   }
   template <class T>
   static bool convert(const Json& json, std::optional<T>& value) {

@@ -9,7 +9,9 @@
 
 namespace monoid {
 
-/// {"type": "linear" or "dynamic", "factor": 2.0}, as Hugging Face's configurations write it ("rope_type" too).
+/// {"type": "linear" or "dynamic", "factor": 2.0} or {"type": "default"}, as Hugging Face's configurations write it:
+/// with "rope_type" in the place of "type" or beside it, and "original_max_position_embeddings", which nothing here
+/// uses.
 struct RopeScaling {
   std::string type = "linear";
   double factor = 1;

@@ -20,14 +20,14 @@ GroupedAttentionOptions MinGruAttentionConfig::attention() const {
   return {.channels = hidden_size,
           .heads = num_attention_heads,
           .key_heads = num_key_value_heads,
-          .head_channels = attention_head_dim,
+          .head_channels = head_dim(),
           .bias = bias_if(use_attention_bias),
           .deviation = initializer_range};
 }
 
 RotaryEmbeddingOptions MinGruAttentionConfig::rotary() const {
-  RotaryEmbeddingOptions options{.rotated = attention_head_dim, .theta = rope_theta};
-  if (rope_scaling) {
+  RotaryEmbeddingOptions options{.rotated = head_dim(), .theta = rope_theta};
+  if (rope_scaling && rope_scaling->type != "default") {
     using Kind = RotaryScaling::Kind;
     options.scaling = {.kind = rope_scaling->type == "dynamic" ? Kind::dynamic : Kind::linear,
                        .factor = rope_scaling->factor,
@@ -82,15 +82,15 @@ void MinGruAttentionConfig::validate() const {
   check_range(kType, "gru_expansion_factor", gru_expansion_factor, 1);
   check_range(kType, "conv_kernel_size", conv_kernel_size, 1);
   check_range(kType, "mlp_expansion_factor", mlp_expansion_factor, 1);
-  check_range(kType, "attention_head_dim", attention_head_dim, 2);
   check_range(kType, "num_attention_heads", num_attention_heads, 1);
+  check_range(kType, "attention_head_dim", head_dim(), 2);
   check_range(kType, "num_key_value_heads", num_key_value_heads, 1);
   check_range(kType, "num_hidden_layers", num_hidden_layers, 1);
   check_range(kType, "max_position_embeddings", max_position_embeddings, 1);
   check_positive(kType, "rms_norm_epsilon", rms_norm_epsilon);
   check_positive(kType, "initializer_range", initializer_range);
   check_positive(kType, "rope_theta", rope_theta);
-  check(attention_head_dim % 2 == 0, kType, ": attention_head_dim is ", attention_head_dim,
+  check(head_dim() % 2 == 0, kType, ": attention_head_dim is ", head_dim(),
         ", wanted an even number: rotary positions turn pairs of channels");
   check(num_attention_heads % num_key_value_heads == 0, kType, ": num_attention_heads is ", num_attention_heads,
         ", wanted a multiple of num_key_value_heads, ", num_key_value_heads);
@@ -99,10 +99,11 @@ void MinGruAttentionConfig::validate() const {
           ", and the layers are 0 to ", num_hidden_layers - 1);
   }
   if (rope_scaling) {
-    check(rope_scaling->type == "linear" || rope_scaling->type == "dynamic", kType, ": rope_scaling is of the type '",
-          rope_scaling->type, "', wanted linear or dynamic");
+    const std::string& type = rope_scaling->type;
+    check(type == "default" || type == "linear" || type == "dynamic", kType, ": rope_scaling is of the type '", type,
+          "', wanted default, linear or dynamic");
     check_positive(kType, "rope_scaling's factor", rope_scaling->factor);
-    check(rope_scaling->type == "linear" || attention_head_dim > 2, kType,
+    check(type != "dynamic" || head_dim() > 2, kType,
           ": dynamic rope_scaling wants an attention_head_dim of more than 2");
   }
   ActivationFunction(kType, "mlp_hidden_act", mlp_hidden_act);

@@ -23,7 +23,7 @@ struct MinGruAttentionConfig {
   int64_t gru_expansion_factor = 2;
   int64_t conv_kernel_size = 4;
   int64_t mlp_expansion_factor = 4;
-  int64_t attention_head_dim = 64;
+  std::optional<int64_t> attention_head_dim = 64;  // null: hidden_size / num_attention_heads
   int64_t num_attention_heads = 18, num_key_value_heads = 18;
   bool use_mingru_bias = false, use_conv_bias = true, use_attention_bias = false, use_mlp_bias = false;
   std::vector<int64_t> attention_layers_idx = {4, 9};  // the other layers are minGRUs
@@ -39,6 +39,7 @@ struct MinGruAttentionConfig {
 
   bool is_attention(int64_t layer) const;
   int64_t inner() const { return hidden_size * gru_expansion_factor; }
+  int64_t head_dim() const { return attention_head_dim.value_or(hidden_size / num_attention_heads); }
   int64_t mlp_inner() const { return hidden_size * mlp_expansion_factor; }
   GroupedAttentionOptions attention() const;
   RotaryEmbeddingOptions rotary() const;

@@ -161,12 +161,30 @@ TEST_CASE("min-gru-attention refuses a configuration that makes no model", "[min
   CHECK_THAT(refusal([](auto& c) {
                c.rope_scaling = RopeScaling{"yarn", 2};
              }),
-             ContainsSubstring("of the type 'yarn', wanted linear or dynamic"));
+             ContainsSubstring("of the type 'yarn', wanted default, linear or dynamic"));
   CHECK_THROWS_WITH(parse_config<MinGruAttentionConfig>(R"({"rope_scaling": {"factor": 2}})"),
                     ContainsSubstring("rope_scaling") && ContainsSubstring("or null"));
   const auto read = parse_config<MinGruAttentionConfig>(
       R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2}, "num_hidden_layers": 12})");
   CHECK(parse_config<MinGruAttentionConfig>(to_json(read)).rope_scaling->type == "dynamic");
+}
+
+TEST_CASE("min-gru-attention reads rope_scaling and head sizes as the reference saves and takes them",
+          "[min_gru_attention]") {
+  const auto read = [](const std::string& json) { return parse_config<MinGruAttentionConfig>(json); };
+  const auto both = read(R"({"rope_scaling": {"type": "dynamic", "rope_type": "dynamic", "factor": 2,
+                                              "original_max_position_embeddings": 2048}})");
+  CHECK(both.rotary().scaling.kind == RotaryScaling::Kind::dynamic);
+  CHECK(both.rotary().scaling.factor == 2);
+  CHECK(read(R"({"rope_scaling": {"rope_type": "default"}})").rotary().scaling.kind == RotaryScaling::Kind::none);
+  CHECK_THROWS_WITH(read(R"({"rope_scaling": {"type": "linear"}})"), ContainsSubstring("or null"));
+  CHECK_THROWS_WITH(read(R"({"rope_scaling": {"type": "linear", "factor": 2, "factors": 3}})"),
+                    ContainsSubstring("or null"));
+  const auto divided = read(R"({"hidden_size": 576, "attention_head_dim": null})");
+  CHECK(divided.attention().head_channels == 32);
+  CHECK(read(to_json(divided)).head_dim() == 32);
+  CHECK_THROWS_WITH(read(R"({"hidden_size": 18, "attention_head_dim": null})"),
+                    ContainsSubstring("attention_head_dim is 1, wanted 2 to"));
 }
 
 }  // namespace monoid
