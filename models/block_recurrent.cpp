@@ -81,7 +81,6 @@ void BlockRecurrentConfig::validate() const {
         ", wanted a multiple of block_width, ", block_width);
   check(!use_compressed_mem || block_width >= 2, kType, ": use_compressed_mem wants a block_width of 2 or more");
   if (num_state_vectors) check_range(kType, "num_state_vectors", *num_state_vectors, 1);
-  check(ignore_index == -100, kType, ": ignore_index is ", ignore_index, ", and targets that do not count are -100");
   check(xl_memories_dropout >= 0 && xl_memories_dropout <= 1, kType, ": xl_memories_dropout is ", xl_memories_dropout,
         ", wanted 0 to 1");
   check(state_dropout >= 0 && state_dropout <= 1, kType, ": state_dropout is ", state_dropout, ", wanted 0 to 1");

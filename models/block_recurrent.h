@@ -29,7 +29,7 @@ struct BlockRecurrentConfig {
   std::optional<std::vector<int64_t>> read_recurrent_layers =
       {};                                         // where each state is read; null: where it is written
   std::optional<int64_t> num_state_vectors = {};  // null: as many as a block has tokens
-  int64_t ignore_index = -100;
+  int64_t ignore_index = -100;                    // targets of this do not count in the loss
   bool use_compressed_mem = false;
   int64_t compressed_mem_factor = 4;
   // In training, how often what came in of memories, or of states, is forgotten.
@@ -63,6 +63,7 @@ class BlockRecurrent : public LanguageModel {
   std::string type() const override { return BlockRecurrentConfig::kType; }
   int64_t vocabulary() const override { return config_.num_tokens; }
   std::string config() const override { return to_json(config_); }
+  int64_t ignored_target() const override { return config_.ignore_index; }
   /// A call may begin and end inside of a block. Its state: "remembered" i32 [batch], the blocks that memories are of;
   /// "layers.N.past" and "layers.N.block", keys and values side by side of the memory and of the block that is not
   /// full; "layers.N.states" [batch, num_state_vectors, dim] where a state is written. Sequences with padding count

@@ -7,7 +7,7 @@ namespace monoid {
 Tensor LanguageModel::loss(const Tensor& tokens, const Tensor& targets, State* state, Generator* dropout,
                            const Tensor& padding) {
   check_shape(type(), "targets", targets, tokens.shape());
-  return cross_entropy(forward(tokens, state, dropout, padding), targets);
+  return cross_entropy(forward(tokens, state, dropout, padding), targets, {.ignore_index = ignored_target()});
 }
 
 std::vector<ParameterGroup> LanguageModel::parameter_groups(const OptimizerSettings& settings) {

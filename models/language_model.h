@@ -37,10 +37,13 @@ class LanguageModel : public Module {
   virtual Tensor forward(const Tensor& tokens, State* state = nullptr, Generator* dropout = nullptr,
                          const Tensor& padding = {}) = 0;
 
-  /// Mean cross-entropy in nats of predicting targets [batch, time] from tokens; targets of -100 do not count, as those
-  /// at padding must not.
+  /// Mean cross-entropy in nats of predicting targets [batch, time] from tokens; those that are ignored_target() do not
+  /// count, as those at padding must not.
   Tensor loss(const Tensor& tokens, const Tensor& targets, State* state = nullptr, Generator* dropout = nullptr,
               const Tensor& padding = {});
+
+  /// The one target that need not be a token.
+  virtual int64_t ignored_target() const { return -100; }
 
   /// What training makes small: the loss, unless the model adds terms of its own.
   virtual Tensor training_loss(const Tensor& tokens, const Tensor& targets, State* state = nullptr,

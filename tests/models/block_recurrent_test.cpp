@@ -263,6 +263,18 @@ TEST_CASE("block-recurrent decodes over the borders of blocks: captured, eager a
   }
 }
 
+TEST_CASE("block-recurrent's loss leaves out the targets that the configuration names", "[block_recurrent]") {
+  BlockRecurrentConfig config = variants().front();
+  BlockRecurrent usual = make(config);
+  config.ignore_index = 3;
+  BlockRecurrent named = make(config);
+  const Tensor tokens = Tensor::from(std::vector<int64_t>{1, 3, 2, 3, 5}, {1, 5});
+  const Tensor marked = Tensor::from(std::vector<int64_t>{1, -100, 2, -100, 5}, {1, 5});
+  test::check_identical(named.loss(tokens, tokens), usual.loss(tokens, marked));
+  CHECK(named.loss(tokens, tokens).item() != usual.loss(tokens, tokens).item());
+  CHECK_THROWS_WITH(named.loss(tokens, marked), ContainsSubstring("-100"));
+}
+
 TEST_CASE("block-recurrent refuses a configuration that makes no model", "[block_recurrent]") {
   const auto refusal = [](auto change) {
     BlockRecurrentConfig config = variants().front();
