@@ -4,7 +4,9 @@
 #include "monoid/tools/parity/recipes.h"
 
 namespace monoid::parity {
-// Training and evaluation compute the same there, in two ways.
+
+// Training and evaluation compute the same there, in two ways. in/h_0.N, where a file has them, are what layers start
+// from, and out/h_n.N what they hand on.
 Recomputed stacked_mamba_min_gru_recipe(const Golden& golden, const Target& target) {
   StackedMambaMinGruOptions options;
   read_config("StackedMambaMinGRU", golden.config, [&](ConfigVisitor& visitor) {
@@ -18,8 +20,12 @@ Recomputed stacked_mamba_min_gru_recipe(const Golden& golden, const Target& targ
   Generator init(0);
   StackedMambaMinGru stack(options, init);
   const auto run = [&](const auto& inputs) -> Recomputed {
-    const Tensor y = stack.forward(inputs.at("x"));
-    return {{"out/y_train", y}, {"out/y_eval", y}};
+    Tensors states;
+    for (int i = 0; i < golden.count("in/h_0."); ++i) states.push_back(inputs.at(str("h_0.", i)));
+    const Tensor y = stack.forward(inputs.at("x"), &states);
+    Recomputed result{{"out/y_train", y}, {"out/y_eval", y}};
+    for (size_t i = 0; i < states.size(); ++i) result[str("out/h_n.", i)] = states[i];
+    return result;
   };
   return recompute_layer(stack, golden, target, run, "out/y_train");
 }
