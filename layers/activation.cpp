@@ -1,23 +1,39 @@
 #include "monoid/layers/activation.h"
 
+#include <numbers>
+
 #include "monoid/ops/elementwise.h"
 
 namespace monoid {
 namespace {
+
+Tensor exact_gelu(const Tensor& x) { return gelu(x); }
+Tensor tanh_gelu(const Tensor& x) { return gelu(x, GeluForm::tanh); }
 
 struct Named {
   const char* name;
   Tensor (*function)(const Tensor&);
 };
 const Named kActivations[] = {
-    {"gelu", [](const Tensor& x) { return gelu(x); }},
-    {"gelu_new", [](const Tensor& x) { return gelu(x, GeluForm::tanh); }},
-    {"gelu_pytorch_tanh", [](const Tensor& x) { return gelu(x, GeluForm::tanh); }},
+    {"gelu", exact_gelu},
+    {"gelu_python", exact_gelu},
+    {"gelu_10", [](const Tensor& x) { return clamp(gelu(x), -10, 10); }},
+    {"gelu_new", tanh_gelu},
+    {"gelu_pytorch_tanh", tanh_gelu},
+    {"gelu_fast", tanh_gelu},
+    {"gelu_accurate", tanh_gelu},
+    {"quick_gelu", [](const Tensor& x) { return x * sigmoid(1.702 * x); }},
     {"silu", silu},
     {"swish", silu},
+    {"mish", [](const Tensor& x) { return x * tanh(softplus(x)); }},
     {"relu", relu},
+    {"relu2", [](const Tensor& x) { return square(relu(x)); }},
+    {"relu6", [](const Tensor& x) { return clamp(x, 0, 6); }},
+    {"leaky_relu", [](const Tensor& x) { return maximum(x, 0.01 * x); }},
+    {"laplace", [](const Tensor& x) { return 0.5 * (1 + erf((x - 0.707107) / (0.282095 * std::numbers::sqrt2))); }},
     {"tanh", tanh},
     {"sigmoid", sigmoid},
+    {"linear", [](const Tensor& x) { return x; }},
 };
 
 }  // namespace

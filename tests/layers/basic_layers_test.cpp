@@ -1,6 +1,9 @@
 #include <cmath>
+#include <functional>
+#include <map>
 
 #include "monoid/core/stream.h"
+#include "monoid/layers/activation.h"
 #include "monoid/layers/dropout.h"
 #include "monoid/layers/embedding.h"
 #include "monoid/layers/feed_forward.h"
@@ -105,6 +108,45 @@ TEST_CASE("Embedding passes the gradient check with repeated tokens", "[layers][
   const Tensor tokens = Tensor::from(std::vector<int64_t>{0, 4, 4, 1, 4, 0}, {2, 3});
   test::check_layer_gradients("Embedding", embedding, {},
                               [&](const Tensors&) -> Tensors { return {embedding.forward(tokens)}; });
+}
+
+TEST_CASE("activations by their names are the functions of those names, with their gradients", "[layers][gradient]") {
+  const auto erf_gelu = [](double x) { return x * (1 + std::erf(x / std::sqrt(2))) / 2; };
+  const auto tanh_gelu = [](double x) {
+    return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1)) * (x + 0.044715 * x * x * x)));
+  };
+  const auto logistic = [](double x) { return 1 / (1 + std::exp(-x)); };
+  const std::map<std::string, std::function<double(double)>> functions{
+      {"gelu", erf_gelu},
+      {"gelu_python", erf_gelu},
+      {"gelu_10", [&](double x) { return std::clamp(erf_gelu(x), -10.0, 10.0); }},
+      {"gelu_new", tanh_gelu},
+      {"gelu_pytorch_tanh", tanh_gelu},
+      {"gelu_fast", tanh_gelu},
+      {"gelu_accurate", tanh_gelu},
+      {"quick_gelu", [&](double x) { return x * logistic(1.702 * x); }},
+      {"silu", [&](double x) { return x * logistic(x); }},
+      {"swish", [&](double x) { return x * logistic(x); }},
+      {"mish", [](double x) { return x * std::tanh(std::log1p(std::exp(x))); }},
+      {"relu", [](double x) { return std::max(x, 0.0); }},
+      {"relu2", [](double x) { return x > 0 ? x * x : 0; }},
+      {"relu6", [](double x) { return std::clamp(x, 0.0, 6.0); }},
+      {"leaky_relu", [](double x) { return x > 0 ? x : 0.01 * x; }},
+      {"laplace", [](double x) { return (1 + std::erf((x - 0.707107) / (0.282095 * std::sqrt(2)))) / 2; }},
+      {"tanh", [](double x) { return std::tanh(x); }},
+      {"sigmoid", logistic},
+      {"linear", [](double x) { return x; }}};
+  const std::vector<double> points{-7, -1.5, -0.2, 0.3, 1, 5, 8, 12};
+  const Tensor x = Tensor::from(points, {std::ssize(points)});
+  for (const auto& [name, function] : functions) {
+    CAPTURE(name);
+    const ActivationFunction activation("test", "act", name);
+    std::vector<double> expected;
+    for (const double point : points) expected.push_back(function(point));
+    test::check_close(activation(x), Tensor::from(expected, x.shape()), 1e-12, 1e-12);
+    test::check_gradients(name, {name, {x}, [&](const Tensors& t) { return Tensors{activation(t[0])}; }});
+  }
+  CHECK_THROWS_WITH(ActivationFunction("test", "act", "gelo"), ContainsSubstring("test: act is 'gelo'; wanted one of"));
 }
 
 TEST_CASE("Dropout acts only when it is given a generator, and keeps the mean", "[layers]") {
