@@ -63,7 +63,9 @@ void MinGruAttentionConfig::visit(ConfigVisitor& visitor) {
   visitor.key("use_conv_bias", use_conv_bias);
   visitor.key("use_attention_bias", use_attention_bias);
   visitor.key("use_mlp_bias", use_mlp_bias);
-  visitor.key("attention_layers_idx", attention_layers_idx);
+  std::optional<std::vector<int64_t>> attention_layers = attention_layers_idx;  // null: those by default
+  visitor.key("attention_layers_idx", attention_layers);
+  attention_layers_idx = attention_layers.value_or(MinGruAttentionConfig().attention_layers_idx);
   visitor.key("num_hidden_layers", num_hidden_layers);
   visitor.key("rms_norm_epsilon", rms_norm_epsilon);
   visitor.key("mlp_hidden_act", mlp_hidden_act);

@@ -169,7 +169,7 @@ TEST_CASE("min-gru-attention refuses a configuration that makes no model", "[min
   CHECK(parse_config<MinGruAttentionConfig>(to_json(read)).rope_scaling->type == "dynamic");
 }
 
-TEST_CASE("min-gru-attention reads rope_scaling and head sizes as the reference saves and takes them",
+TEST_CASE("min-gru-attention reads rope_scaling, head sizes and layers as the reference saves and takes them",
           "[min_gru_attention]") {
   const auto read = [](const std::string& json) { return parse_config<MinGruAttentionConfig>(json); };
   const auto both = read(R"({"rope_scaling": {"type": "dynamic", "rope_type": "dynamic", "factor": 2,
@@ -185,6 +185,8 @@ TEST_CASE("min-gru-attention reads rope_scaling and head sizes as the reference 
   CHECK(read(to_json(divided)).head_dim() == 32);
   CHECK_THROWS_WITH(read(R"({"hidden_size": 18, "attention_head_dim": null})"),
                     ContainsSubstring("attention_head_dim is 1, wanted 2 to"));
+  CHECK(read(R"({"attention_layers_idx": null})").attention_layers_idx == std::vector<int64_t>{4, 9});
+  CHECK(read(R"({"attention_layers_idx": []})").attention_layers_idx.empty());
 }
 
 }  // namespace monoid
