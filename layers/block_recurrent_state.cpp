@@ -8,6 +8,11 @@
 #include "monoid/ops/shape_ops.h"
 
 namespace monoid {
+namespace {
+
+constexpr double kSmall = 0.1;  // deviation at the start, but for places, which are added to what is normed
+
+}  // namespace
 
 QueryKeyNorm::QueryKeyNorm(int64_t channels)
     : query_scale_(constant_parameter({channels}, 1)), key_scale_(constant_parameter({channels}, 1)) {}
@@ -40,14 +45,14 @@ StateContainer::StateContainer(const StateContainerOptions& options, Generator& 
       self_query_(options.channels, options.heads * options.head_channels, Bias::none, init),
       cross_query_(options.channels, options.heads * options.head_channels, Bias::none, init),
       to_key_value_(options.channels, 2 * options.head_channels, Bias::none, init),
-      beginning_(normal_parameter({options.vectors, options.channels}, 1, init)),
+      beginning_(normal_parameter({options.vectors, options.channels}, kSmall, init)),
       places_(normal_parameter({options.vectors, options.channels}, 1, init)),
       read_norm_(options.head_channels),
       self_norm_(options.head_channels),
       cross_norm_(options.head_channels),
       to_out_(2 * options.heads * options.head_channels, options.channels, Bias::none, init),
       to_update_(options.channels, options.channels, Bias::learned, init),
-      pace_(normal_parameter({options.channels}, 1, init)) {}
+      pace_(normal_parameter({options.channels}, kSmall, init)) {}
 
 Tensor StateContainer::beginning(int64_t batch) const {
   return expand(beginning_, {batch, options_.vectors, options_.channels});

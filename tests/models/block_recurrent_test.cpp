@@ -63,6 +63,22 @@ TEST_CASE("block-recurrent's parameter count follows the closed form", "[block_r
   CHECK(measured.parameters() == 10378496);
 }
 
+TEST_CASE("block-recurrent's states start small, their places as large as what is normed", "[block_recurrent][init]") {
+  BlockRecurrentConfig config = variants().front();
+  config.dim = 400;
+  config.num_state_vectors = 100;
+  BlockRecurrent model = make(config);
+  const auto deviation = [&](const std::string& name) {
+    for (const NamedTensor& parameter : parameters(model)) {
+      if (parameter.name == "layers.1.attention.state." + name) return std::sqrt(mean(square(parameter.value)).item());
+    }
+    return 0.0;
+  };
+  CHECK(deviation("beginning") == Approx(0.1).epsilon(0.02));
+  CHECK(deviation("places") == Approx(1).epsilon(0.02));
+  CHECK(deviation("pace") == Approx(0.1).epsilon(0.15));
+}
+
 TEST_CASE("block-recurrent passes the gradient check by every parameter and by its state",
           "[block_recurrent][gradient]") {
   for (BlockRecurrentConfig config : variants()) {
