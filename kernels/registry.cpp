@@ -14,6 +14,7 @@
 #include "monoid/kernels/gate_loop.h"
 #include "monoid/kernels/gated_gelu.h"
 #include "monoid/kernels/indexing.h"
+#include "monoid/kernels/join.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/matrix_scan.h"
 #include "monoid/kernels/norm.h"
@@ -32,6 +33,7 @@ void bind_cpu_kernels() {
   kernels::copy.bind(on_cpu, cpu::copy);
   kernels::fill.bind(on_cpu, cpu::fill);
   kernels::accumulate.bind(on_cpu, cpu::accumulate);
+  kernels::join.bind(on_cpu, cpu::join);
 
   // elementwise
   kernels::unary.bind(on_cpu, cpu::unary);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "monoid/kernels/indexing.h"
+#include "monoid/kernels/join.h"
 #include "monoid/ops/reduce.h"
 
 namespace monoid {
@@ -22,21 +23,17 @@ Tensor window(const Tensor& x, int axis, int64_t first, int64_t extent) {
   return x.as_strided(x.shape().with(axis, extent), x.strides(), x.offset() + first * x.strides()[axis]);
 }
 
-// Writes `piece` to a window of `whole`, or zeros where the piece is undefined.
-void put_window(const Tensor& piece, const Tensor& whole, int axis, int64_t first, int64_t extent) {
-  Tensor target = window(whole, axis, first, extent);
-  if (piece.defined()) {
-    target.copy_from(piece);
-  } else {
-    target.fill(0);
-  }
+// A tensor of `shape` filled by pieces along an axis; undefined ones are zeros.
+Tensor joined(const std::vector<JoinPiece>& pieces, int axis, const Shape& shape, DType dtype, Device device) {
+  Tensor whole = Tensor::empty(shape, dtype, device);
+  kernels::join(pieces, axis, whole);
+  return whole;
 }
 
 // The gradient of a window into a tensor of `shape`: zero around it.
 Tensor embed_window(const Tensor& piece, const Shape& shape, int axis, int64_t first) {
-  Tensor whole = Tensor::zeros(shape, piece.dtype(), piece.device());
-  put_window(piece, whole, axis, first, piece.size(axis));
-  return whole;
+  const int64_t extent = piece.size(axis), behind = shape[axis] - first - extent;
+  return joined({{{}, first}, {piece, extent}, {{}, behind}}, axis, shape, piece.dtype(), piece.device());
 }
 
 // Strides that show a tensor under another shape of as many elements without moving any, if there are such.
@@ -207,13 +204,9 @@ Tensors split(const Tensor& x, int axis, const std::vector<int64_t>& sizes) {
         x.size(axis));
   Tape::record("split", {x}, pieces,
                [shape = x.shape(), dtype = x.dtype(), device = x.device(), axis, sizes](const Tensors& dy) -> Tensors {
-                 Tensor dx = Tensor::empty(shape, dtype, device);
-                 int64_t begin = 0;
-                 for (size_t i = 0; i < sizes.size(); ++i) {
-                   put_window(dy[i], dx, axis, begin, sizes[i]);
-                   begin += sizes[i];
-                 }
-                 return {dx};
+                 std::vector<JoinPiece> parts;
+                 for (size_t i = 0; i < sizes.size(); ++i) parts.push_back({dy[i], sizes[i]});
+                 return {joined(parts, axis, shape, dtype, device)};
                });
   return pieces;
 }
@@ -232,6 +225,7 @@ Tensor concat(const Tensors& tensors, int axis) {
   axis = resolve_axis("concat", first, axis);
   int64_t total = 0;
   std::vector<int64_t> sizes;
+  std::vector<JoinPiece> pieces;
   for (const Tensor& tensor : tensors) {
     check_defined("concat", "a tensor", tensor);
     check_same_device_and_dtype("concat", first, tensor);
@@ -240,13 +234,9 @@ Tensor concat(const Tensors& tensors, int axis) {
           "; the other extents must agree");
     sizes.push_back(tensor.size(axis));
     total += sizes.back();
+    pieces.push_back({tensor, sizes.back()});
   }
-  Tensor y = Tensor::empty(first.shape().with(axis, total), first.dtype(), first.device());
-  int64_t begin = 0;
-  for (const Tensor& tensor : tensors) {
-    put_window(tensor, y, axis, begin, tensor.size(axis));
-    begin += tensor.size(axis);
-  }
+  Tensor y = joined(pieces, axis, first.shape().with(axis, total), first.dtype(), first.device());
   Tape::record("concat", tensors, {y}, [axis, sizes](const Tensors& dy) { return split(dy[0], axis, sizes); });
   return y;
 }
@@ -278,10 +268,13 @@ Tensor pad(const Tensor& x, int axis, int64_t before, int64_t after, double valu
   check(before >= 0 && after >= 0, "pad: cannot add ", before, " and ", after, " elements to ", describe(x),
         "; slice() takes elements away");
   const int64_t extent = x.size(axis);
-  Tensor y = Tensor::empty(x.shape().with(axis, before + extent + after), x.dtype(), x.device());
-  window(y, axis, 0, before).fill(value);
-  window(y, axis, before, extent).copy_from(x);
-  window(y, axis, before + extent, after).fill(value);
+  const auto filling = [&](int64_t count) {
+    return JoinPiece{
+        value == 0 ? Tensor() : expand(Tensor::scalar(value, x.dtype(), x.device()), x.shape().with(axis, count)),
+        count};
+  };
+  const Tensor y = joined({filling(before), {x, extent}, filling(after)}, axis,
+                          x.shape().with(axis, before + extent + after), x.dtype(), x.device());
   Tape::record("pad", {x}, {y}, [axis, before, extent](const Tensors& dy) -> Tensors {
     return {slice(dy[0], axis, before, before + extent)};
   });

@@ -13,6 +13,7 @@
 #include "monoid/kernels/gate_loop.h"
 #include "monoid/kernels/gated_gelu.h"
 #include "monoid/kernels/indexing.h"
+#include "monoid/kernels/join.h"
 #include "monoid/kernels/matmul.h"
 #include "monoid/kernels/matrix_scan.h"
 #include "monoid/kernels/norm.h"
@@ -33,6 +34,7 @@ void bind_cuda_kernels() {
   kernels::copy.bind(on_cuda, cuda::copy);
   kernels::fill.bind(on_cuda, cuda::fill);
   kernels::accumulate.bind(on_cuda, cuda::accumulate);
+  kernels::join.bind(on_cuda, cuda::join);
 
   // elementwise
   kernels::unary.bind(on_cuda, cuda::unary);

@@ -101,6 +101,7 @@ OpList shape_ops() {
       {"pad",
        [](SampleMaker& make) -> std::vector<OpSample> {
          return {sample("both ends", make.normal({2, 3, 2}), [](const Tensor& x) { return pad(x, 1, 2, 1, 0.5); }),
+                 sample("with zeros", make.normal({3, 2}), [](const Tensor& x) { return pad(x, 0, 1, 2); }),
                  sample("an empty axis", make.normal({2, 0}), [](const Tensor& x) { return pad(x, 1, 0, 2); })};
        }},
       {"gather",

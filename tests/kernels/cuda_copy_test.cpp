@@ -1,5 +1,6 @@
 #include "monoid/core/copy.h"
 #include "monoid/core/random.h"
+#include "monoid/kernels/join.h"
 #include "monoid/ops/shape_ops.h"
 #include "monoid/tests/support/cuda.h"
 
@@ -81,6 +82,37 @@ TEST_CASE("copy and fill write windows and leave the rest", "[cuda][copy]") {
         x->as_strided({6, 4}, {120, -10}, 115).fill(1.75);
       }
       check_identical(actual.to(kCpu), expected);
+    }
+  }
+}
+
+TEST_CASE("join puts pieces of any strides side by side", "[cuda][copy]") {
+  if (!cuda_or_skip()) return;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::i64, DType::u8}) {
+    for (const int64_t inner : {1, 3, 16}) {
+      CAPTURE(dtype, inner);
+      std::vector<JoinPiece> here, there;
+      int64_t total = 0;
+      const auto add = [&](const Tensor& piece, int64_t extent, const auto& view) {
+        here.push_back({piece.defined() ? view(piece) : piece, extent});
+        there.push_back({piece.defined() ? view(piece.to(kCuda)) : piece, extent});
+        total += extent;
+      };
+      const auto whole = [](const Tensor& x) { return x; };
+      const auto numbers = [&](const Shape& shape) { return digits(shape, dtype); };
+      add(numbers({6, 5, inner}), 5, whole);
+      add({}, 7, whole);
+      add(numbers({6, 9, inner}), 3, [](const Tensor& x) { return slice(x, 1, 4, 7); });
+      add(numbers({6, 0, inner}), 0, whole);
+      add(numbers({4, 6, inner}), 4, [](const Tensor& x) { return transpose(x, 0, 1); });
+      add(numbers({1, 8, inner}), 8, [&](const Tensor& x) { return expand(x, {6, 8, inner}); });
+      for (int64_t i = 0; i < 9; ++i) add(numbers({6, 300, inner}), 300, whole);
+      Tensor expected = Tensor::empty({6, total, inner}, dtype);
+      kernels::join(here, 1, expected);
+      Guarded actual({6, total, inner}, dtype);
+      kernels::join(there, 1, actual.tensor());
+      check_identical(actual.tensor().to(kCpu), expected);
+      actual.check_intact();
     }
   }
 }
