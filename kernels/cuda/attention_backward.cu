@@ -4,6 +4,7 @@
 // that see it. In both the scores stand with the rows that sum, so they go from one product to the next in registers.
 // Floor: 10 operations a visible pair and channel; two kernels make that 14.
 
+#include "monoid/kernels/cuda/attention_parts.h"
 #include "monoid/kernels/cuda/device/attention_dropout.cuh"
 
 namespace monoid::cuda {
@@ -307,6 +308,9 @@ void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const
                         const Tensor& log_sum_exp, const Tensor& output_cotangent, const Tensor& log_sum_exp_cotangent,
                         Tensor& q_gradient, Tensor& k_gradient, Tensor& v_gradient) {
   const Launch launch("attention", q);
+  if (parts_of_heads(launch, q, k) > 1)
+    return attention_gradient_in_parts(q, k, v, first_key, end_key, spec, output, log_sum_exp, output_cotangent,
+                                       log_sum_exp_cotangent, q_gradient, k_gradient, v_gradient);
   const Tensor row_sums = Tensor::empty({2, log_sum_exp.elements()}, DType::f32, q.device());
   float* const log_sums = static_cast<float*>(row_sums.raw());
   dispatch_storage("attention", q.dtype(), [&]<class T>() {

@@ -1,6 +1,6 @@
-// All pieces in one launch, which for small tensors is what joining costs. The joined tensor is seen as rows, in which a
-// piece has one run: sixteen bytes a thread where addresses allow, else neighbouring threads move neighbouring elements.
-// Pieces whose runs are not dense are copied by themselves. Floor: one read, one write.
+// All pieces in one launch, which for small tensors is what joining costs. The joined tensor is seen as rows, in which
+// a piece has one run: sixteen bytes a thread where addresses allow, else neighbouring threads move neighbouring
+// elements. Pieces whose runs are not dense are copied by themselves. Floor: one read, one write.
 
 #include "monoid/kernels/join.h"
 
@@ -112,13 +112,12 @@ void join_bits(const Launch& launch, std::span<const JoinPiece> pieces, int axis
     const T* const from = x.defined() ? static_cast<const T*>(x.raw()) : nullptr;
     const bool wide = length % kWide<T> == 0 && fits_packs(from, from_step) && fits_packs(to + begin, step);
     const uint32_t before = call.count > 0 ? call.runs[call.count - 1].blocks : 0;
-    call.runs[call.count++] = {
-        from,
-        to + begin,
-        from_step,
-        static_cast<uint32_t>(length),
-        before + static_cast<uint32_t>(blocks_for(rows * length, int64_t{kThreads} * kWide<T>)),
-        wide};
+    call.runs[call.count++] = {from,
+                               to + begin,
+                               from_step,
+                               static_cast<uint32_t>(length),
+                               before + static_cast<uint32_t>(blocks_for(rows * length, int64_t{kThreads} * kWide<T>)),
+                               wide};
   }
   start();
 }

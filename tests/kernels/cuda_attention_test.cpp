@@ -176,7 +176,7 @@ TEST_CASE("CUDA attention agrees with plain loops for every mask and length", "[
 TEST_CASE("CUDA attention shares key heads, pads on the left and ends early", "[cuda][attention]") {
   if (!cuda_or_skip()) return;
   const DType dtype = GENERATE(DType::f32, DType::bf16);
-  for (const auto& [heads, key_heads] : {std::array<int64_t, 2>{7, 1}, {8, 4}, {6, 2}, {3, 3}})
+  for (const auto& [heads, key_heads] : {std::array<int64_t, 2>{7, 1}, {8, 1}, {12, 1}, {8, 4}, {6, 2}, {3, 3}})
     check_case({.queries = 100, .keys = 140, .heads = heads, .key_heads = key_heads}, dtype);
   for (const AttentionMask mask :
        {AttentionMask::full(), AttentionMask::causal(), AttentionMask::window(50), AttentionMask::blocks(32)}) {
