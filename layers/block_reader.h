@@ -10,16 +10,18 @@ class BlockTables {
   explicit BlockTables(const BlockRecurrentOptions& options)
       : width_(options.width),
         rotated_(options.head_channels),
-        rows_((options.compressed > 0 ? 3 : 2) * options.width) {}
+        rows_(options.memory() + blocks_at_once(options) * options.width) {}
 
   struct Tables {
-    XPosTables rotary;  // their last rows are of a block's tokens
+    XPosTables rotary;  // their rows are of the memory, and then of blocks
     Tensor numbers;     // f32: 0, 1, 2, ...
   };
   /// For operands like `like`. They stay where they are, for graphs that are replayed.
   const Tables& of(const Tensor& like) const;
 
  private:
+  static int64_t blocks_at_once(const BlockRecurrentOptions& options);
+
   int64_t width_, rotated_, rows_;
   mutable Tables tables_;
 };

@@ -1,5 +1,6 @@
 #include "monoid/layers/block_recurrent.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "monoid/ops/attention.h"
@@ -17,6 +18,13 @@ StateContainerOptions container_of(const BlockRecurrentOptions& options) {
           .vectors = options.vectors};
 }
 
+// The keys and values of states; what `writes` them finds the rest of the view.
+const Tensor& viewed(const StateContainer& container, BlockMemory& memory, bool writes) {
+  if (writes && !memory.writing) memory.writing = container.writing();
+  memory.view = container.view(memory.states, writes ? &*memory.writing : nullptr);
+  return memory.view->keys_values;
+}
+
 }  // namespace
 
 int64_t BlockRecurrentOptions::parameters() const {
@@ -29,6 +37,7 @@ int64_t BlockRecurrentOptions::parameters() const {
 BlockSpan BlockSpan::block(int64_t index) const {
   BlockSpan one = *this;
   one.blocks = 1;
+  one.fresh = fresh && index == 0;
   one.carried = carried || index + 1 < blocks;
   one.first_key = slice(first_key, 1, index, index + 1);
   return one;
@@ -54,9 +63,8 @@ BlockMemory BlockRecurrentAttention::recall(const StateUpdate& state, const std:
   BlockMemory memory{.past = state.before(name + ".past", {batch, options_.memory(), pair}),
                      .block = state.before(name + ".block", {batch, options_.width, pair}),
                      .states = {},
-                     .view = {}};
-  if (!memory.past.defined())
-    memory.past = Tensor::zeros({batch, options_.memory(), pair}, like.dtype(), like.device());
+                     .view = {},
+                     .writing = {}};
   if (container_) {
     memory.states = state.before(name + ".states", {batch, options_.vectors, options_.channels});
     if (!memory.states.defined()) memory.states = container_->beginning(batch);
@@ -64,16 +72,23 @@ BlockMemory BlockRecurrentAttention::recall(const StateUpdate& state, const std:
   return memory;
 }
 
-void BlockRecurrentAttention::keep(const BlockMemory& memory, StateUpdate& state, const std::string& name) const {
-  state.after(name + ".past", memory.past);
-  state.after(name + ".block", block_of(memory));
+void BlockRecurrentAttention::keep(const BlockMemory& memory, StateUpdate& state, const std::string& name,
+                                   const Tensor& like) const {
+  state.after(name + ".past", held(memory.past, options_.memory(), like));
+  state.after(name + ".block", held(memory.block, options_.width, like));
   if (container_) state.after(name + ".states", memory.states);
 }
 
-Tensor BlockRecurrentAttention::block_of(const BlockMemory& memory) const {
-  const Tensor& past = memory.past;
-  return memory.block.defined() ? memory.block
-                                : Tensor::zeros(past.shape().with(1, options_.width), past.dtype(), past.device());
+// Rows that are remembered, or zeros.
+Tensor BlockRecurrentAttention::held(const Tensor& rows, int64_t count, const Tensor& like) const {
+  return rows.defined() ? rows
+                        : Tensor::zeros({like.size(0), count, 2 * options_.head_channels}, like.dtype(), like.device());
+}
+
+// Whether the tokens stand in one stretch behind the memory, so that a mask is all that blocks need.
+bool BlockRecurrentAttention::one_stretch(const BlockSpan& span) const {
+  return options_.compressed == 0 && !span.places.defined() &&
+         options_.memory() + span.blocks * options_.width <= span.tables.queries.size(1);
 }
 
 // A convolution over keys, and one over values, that takes `factor` of them at a time: blocks [batch, block, width, 2 *
@@ -98,9 +113,9 @@ Tensor BlockRecurrentAttention::compress(const Tensor& blocks) const {
 // What is remembered in front of each block, [batch, block, memory, 2 * head_channels]; with blocks that end, `memory`
 // is what will be in front of the next.
 Tensor BlockRecurrentAttention::move_on(const Tensor& now, const BlockSpan& span, BlockMemory& memory) const {
-  const Tensor past = memory.past;
+  const Tensor past = held(memory.past, options_.memory(), now);
   const int64_t blocks = span.blocks, queue = options_.compressed, each = options_.fresh_compressed();
-  const bool ends = span.ends && span.carried;
+  const bool ends = span.writes();
   if (blocks == 1 && !ends) return unsqueeze(past, 1);
   const auto first = [&](const Tensor& x, int axis, int64_t count) { return slice(x, axis, 0, count); };
   Tensor before = unsqueeze(slice(past, 1, queue, options_.memory()), 1);
@@ -122,67 +137,104 @@ Tensor BlockRecurrentAttention::move_on(const Tensor& now, const BlockSpan& span
 Tensor BlockRecurrentAttention::write_states(const Tensor& now, const BlockSpan& span, BlockMemory& memory) const {
   Tensors before;
   for (int64_t block = 0; block < span.blocks; ++block) {
-    const StateContainer::View view = memory.view ? *memory.view : container_->view(memory.states);
-    memory.view.reset();
+    const bool writes = block + 1 < span.blocks || span.writes();
+    if (!memory.view) viewed(*container_, memory, writes);
+    const StateContainer::View view = *std::exchange(memory.view, {});
     before.push_back(view.keys_values);
-    if (block + 1 == span.blocks && !(span.ends && span.carried)) break;
-    const Tensor written = container_->write(memory.states, view, select(now, 1, block));
+    if (!writes) break;
+    const Tensor written = container_->write(memory.states, view, select(now, 1, block), *memory.writing);
     memory.states = span.ended.defined() ? where(span.ended, written, memory.states) : written;
   }
   if (span.blocks == 1) return before[0];
   return reshape(stack(before, 1), {now.size(0) * span.blocks, options_.vectors, 2 * options_.head_channels});
 }
 
+// What queries [batch, time, heads * head_channels] find among the keys and values of the memory and of `seen` [batch,
+// block, time, 2 * head_channels].
+Tensor BlockRecurrentAttention::look(const Tensor& queries, const Tensor& now, const Tensor& seen,
+                                     const BlockSpan& span, BlockMemory& memory) const {
+  const int64_t batch = seen.size(0), own = options_.memory(), channels = options_.head_channels;
+  const bool whole = one_stretch(span), alone = whole && span.fresh;
+  Tensor all = seen, first_key;
+  if (whole) {
+    all = reshape(seen, {batch, 1, seen.size(1) * seen.size(2), seen.size(3)});
+    if (!alone) all = concat({unsqueeze(held(memory.past, own, seen), 1), all}, 2);
+    if (!alone) first_key = reshape(slice(span.first_key, 1, 0, 1), {batch});
+  } else {
+    all = concat({move_on(now, span, memory), seen}, 2);
+    first_key = reshape(span.first_key, {batch * span.blocks});
+  }
+  const int64_t parts = batch * all.size(1);
+  const Tensors halves = split(reshape(all, {parts, all.size(2), 1, 2 * channels}), 3, {channels, channels});
+  Tensor q = reshape(queries, {parts, batch * queries.size(1) / std::max<int64_t>(1, parts), options_.heads, channels});
+  Tensor k = halves[0];
+  if (norm_) {
+    q = norm_->queries(q);
+    k = norm_->keys(k);
+  }
+  q = rotary(q, span.tables.queries, RotaryPairs::halves, {.offset = own + span.phase, .end_key = span.end_key});
+  k = rotary(k, span.tables.keys, RotaryPairs::halves, {.offset = alone ? own : 0});
+  const Tensor found = attention(q, k, halves[1],
+                                 {.mask = whole ? AttentionMask::blocks(options_.width) : AttentionMask::causal(),
+                                  .scale = norm_ ? std::optional(norm_->scale()) : std::nullopt,
+                                  .first_key = first_key,
+                                  .end_key = span.end_key});
+  return reshape(found, queries.shape());
+}
+
 Tensor BlockRecurrentAttention::forward(const Tensor& x, const BlockSpan& span, BlockMemory& memory,
                                         const std::vector<StateReading>& readings, const Tensor& residual) const {
-  const int64_t batch = x.size(0), parts = batch * span.blocks, width = options_.width;
-  const int64_t channels = options_.head_channels, pair = 2 * channels;
-  const Tensor fresh = reshape(to_key_value_.forward(x), {batch, span.blocks, span.tokens, pair});
+  const int64_t batch = x.size(0), width = options_.width, inner = options_.heads * options_.head_channels;
+  const int64_t pair = 2 * options_.head_channels;
+  std::vector<const Linear*> projections{&to_query_, &to_key_value_};
+  for (const StateReading& reading : readings) projections.push_back(&reading.container->read_query());
+
+  // Where nothing else wants keys and values, attention takes the projection as it is.
+  const bool packs = one_stretch(span) && span.fresh && !norm_ && !container_ && readings.empty();
+  Tensors projected, found;
+  if (packs) {
+    const Tensor packed = linear(x, joined_weights(projections));
+    found.push_back(packed_attention(packed, options_.heads, 1, {.mask = AttentionMask::blocks(width)},
+                                     {.queries = span.tables.queries,
+                                      .keys = span.tables.keys,
+                                      .pairs = RotaryPairs::halves,
+                                      .at = {.offset = options_.memory()}}));
+    projected = {Tensor(), span.carried ? slice(packed, 2, inner, inner + pair) : Tensor()};
+  } else {
+    projected = forward_together(projections, x);
+  }
 
   // The blocks with what is new, and what of them is seen.
-  Tensor now = fresh, seen = fresh;
-  if (span.places.defined()) {
-    const Tensor added = select(fresh, 1, 0);
-    now = unsqueeze(
-        where(span.places, span.tokens == 1 ? added : pad(added, 1, 0, width - span.tokens), block_of(memory)), 1);
-    if (span.end_key.defined()) seen = now;
-  } else if (span.phase > 0) {
-    now = seen = concat({unsqueeze(slice(block_of(memory), 1, 0, span.phase), 1), fresh}, 2);
-  }
-
-  const Tensor all = concat({move_on(now, span, memory), seen}, 2);
-  const Tensors halves = split(reshape(all, {parts, all.size(2), 1, pair}), 3, {channels, channels});
-  Tensor queries = reshape(to_query_.forward(x), {parts, span.tokens, options_.heads, channels}), keys = halves[0];
-  if (norm_) {
-    queries = norm_->queries(queries);
-    keys = norm_->keys(keys);
-  }
-  const int64_t own = span.tables.queries.size(1) - width;  // the row of a block's first token
-  const RotaryPositions at{.offset = own + span.phase, .end_key = span.end_row};
-  queries = rotary(queries, span.tables.queries, RotaryPairs::halves, at);
-  keys = rotary(keys, span.tables.keys, RotaryPairs::halves, {.offset = own - options_.memory()});
-  const Tensor looked = attention(queries, keys, halves[1],
-                                  {.scale = norm_ ? std::optional(norm_->scale()) : std::nullopt,
-                                   .first_key = reshape(span.first_key, {parts}),
-                                   .end_key = span.end_key});
-
-  Tensors found{reshape(looked, {batch, x.size(1), options_.heads * channels})};
-  const Tensor own_states = container_ ? write_states(now, span, memory) : Tensor();
-  for (const StateReading& reading : readings) {
-    Tensor states = own_states;
-    if (reading.container != container()) {
-      reading.memory->view = reading.container->view(reading.memory->states);
-      states = reading.memory->view->keys_values;
+  Tensor now, seen;
+  if (projected[1].defined()) {
+    const Tensor fresh = reshape(projected[1], {batch, span.blocks, span.tokens, pair});
+    now = seen = fresh;
+    if (span.places.defined()) {
+      const Tensor added = select(fresh, 1, 0);
+      const Tensor block = held(memory.block, width, fresh);
+      now = unsqueeze(where(span.places, span.tokens == 1 ? added : pad(added, 1, 0, width - span.tokens), block), 1);
+      if (span.end_key.defined()) seen = now;
+    } else if (span.phase > 0) {
+      const Tensor begun = slice(held(memory.block, width, fresh), 1, 0, span.phase);
+      now = seen = concat({unsqueeze(begun, 1), fresh}, 2);
     }
-    found.push_back(reading.container->read(x, states));
+  }
+  if (!packs) found.push_back(look(projected[0], now, seen, span, memory));
+  if (one_stretch(span) && span.writes()) memory.past = contiguous(select(now, 1, span.blocks - 1));
+
+  const Tensor own_states = container_ ? write_states(now, span, memory) : Tensor();
+  for (size_t i = 0; i < readings.size(); ++i) {
+    const auto& [container, owner] = readings[i];
+    const bool own = container == this->container();
+    found.push_back(container->read(projected[2 + i], own ? own_states : viewed(*container, *owner, span.writes())));
   }
 
   if (span.carried) {
+    const Tensor block = select(now, 1, 0);
     if (span.places.defined()) {
-      const Tensor block = select(now, 1, 0);
       memory.block = span.ends ? where(span.ended, Tensor::scalar(0, block.dtype(), block.device()), block) : block;
     } else {
-      memory.block = span.ends ? Tensor() : pad(select(now, 1, 0), 1, 0, width - now.size(2));
+      memory.block = span.ends ? Tensor() : pad(block, 1, 0, width - now.size(2));
     }
   }
   return to_out_.forward(found.size() == 1 ? found[0] : concat(found, 2), residual);

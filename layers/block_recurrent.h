@@ -35,6 +35,7 @@ struct BlockSpan {
   int64_t phase = 0;               // tokens that were read of the block before
   bool ends = false;               // the block, or every one, is full afterwards; apart: in some sequences it may be
   bool carried = true;             // something comes after this
+  bool fresh = false;              // nothing came before, in any sequence
   Tensor first_key;                // i32 [batch, blocks]: how many keys of the memory are not there yet
   XPosTables tables;
 
@@ -42,19 +43,21 @@ struct BlockSpan {
   Tensor places;  // bool [batch, width, 1]: where new tokens are in the block; what is behind them does not count
   Tensor ended;   // bool [batch, 1, 1]
   // And if it is one token that everybody reads:
-  Tensor end_row;  // i32 [batch]: its row in the tables, and one
-  Tensor end_key;  // i32 [batch]: the same among all keys
+  Tensor end_key;  // i32 [batch]: its place among all keys, and one
 
+  /// Whether something comes after a block that is full.
+  bool writes() const { return ends && carried; }
   /// One of the blocks.
   BlockSpan block(int64_t index) const;
 };
 
 /// What a layer remembers of the tokens before a span. Keys and values are side by side, as projected.
 struct BlockMemory {
-  Tensor past;    // [batch, memory, 2 * head_channels]
+  Tensor past;    // [batch, memory, 2 * head_channels], or undefined: nothing
   Tensor block;   // [batch, width, 2 * head_channels]: of the block that is not full, then zeros; or undefined
   Tensor states;  // [batch, vectors, channels]
   std::optional<StateContainer::View> view;  // of the states, where a layer has read them
+  std::optional<StateContainer::Writing> writing;
 };
 
 /// A state that a layer reads, and whose it is.
@@ -77,16 +80,19 @@ class BlockRecurrentAttention : public Module {
 
   /// What the state holds under `name`.past, .block and .states, or the beginning.
   BlockMemory recall(const StateUpdate& state, const std::string& name, const Tensor& like) const;
-  void keep(const BlockMemory& memory, StateUpdate& state, const std::string& name) const;
+  void keep(const BlockMemory& memory, StateUpdate& state, const std::string& name, const Tensor& like) const;
 
   const StateContainer* container() const { return container_ ? &*container_ : nullptr; }
   void visit(Visitor& visitor) override;
 
  private:
+  bool one_stretch(const BlockSpan& span) const;
   Tensor compress(const Tensor& blocks) const;
   Tensor move_on(const Tensor& now, const BlockSpan& span, BlockMemory& memory) const;
+  Tensor look(const Tensor& queries, const Tensor& now, const Tensor& seen, const BlockSpan& span,
+              BlockMemory& memory) const;
   Tensor write_states(const Tensor& now, const BlockSpan& span, BlockMemory& memory) const;
-  Tensor block_of(const BlockMemory& memory) const;
+  Tensor held(const Tensor& rows, int64_t count, const Tensor& like) const;
 
   BlockRecurrentOptions options_;
   Linear to_query_, to_key_value_;

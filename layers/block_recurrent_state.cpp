@@ -5,6 +5,7 @@
 
 #include "monoid/ops/attention.h"
 #include "monoid/ops/elementwise.h"
+#include "monoid/ops/matmul.h"
 #include "monoid/ops/shape_ops.h"
 
 namespace monoid {
@@ -19,6 +20,8 @@ QueryKeyNorm::QueryKeyNorm(int64_t channels)
 
 Tensor QueryKeyNorm::queries(const Tensor& q) const { return l2_rms_norm(q, query_scale_); }
 Tensor QueryKeyNorm::keys(const Tensor& k) const { return l2_rms_norm(k, key_scale_); }
+Tensor QueryKeyNorm::plain_queries(const Tensor& q) { return l2_rms_norm(q); }
+Tensor QueryKeyNorm::keys_for_plain(const Tensor& k) const { return l2_rms_norm(k, query_scale_ * key_scale_); }
 
 // 1 / sqrt(channels) for vectors of length 1 (the reference has a scale of 8 for these, and does not pass it on);
 // l2_rms_norm makes them sqrt(channels) long.
@@ -58,9 +61,22 @@ Tensor StateContainer::beginning(int64_t batch) const {
   return expand(beginning_, {batch, options_.vectors, options_.channels});
 }
 
-StateContainer::View StateContainer::view(const Tensor& states) const {
+// The output of attention goes through two matrices and is blended with what was there, channel by channel: all of it
+// is one matrix.
+StateContainer::Writing StateContainer::writing() const {
+  const Tensor replaced = sigmoid(pace_);
+  return {.projection = joined_weights({&to_key_value_, &self_query_, &cross_query_}),
+          .out = matmul(unsqueeze(replaced, 1) * to_update_.weight(), to_out_.weight()),
+          .bias = replaced * to_update_.bias(),
+          .kept = 1 - replaced};
+}
+
+StateContainer::View StateContainer::view(const Tensor& states, const Writing* writing) const {
   const Tensor normed = norm_.forward(states) + places_;
-  return {normed, to_key_value_.forward(normed)};
+  if (!writing) return {to_key_value_.forward(normed), {}, {}};
+  const int64_t inner = options_.heads * options_.head_channels;
+  const Tensors parts = split(linear(normed, writing->projection), 2, {2 * options_.head_channels, inner, inner});
+  return {parts[0], parts[1], parts[2]};
 }
 
 // [batch, time, head, channel].
@@ -69,24 +85,23 @@ Tensor StateContainer::attend(const Tensor& packed_queries, const Tensor& keys_v
   const Tensors halves =
       split(reshape(keys_values, {batch, keys_values.size(1), 1, 2 * channels}), 3, {channels, channels});
   const Tensor queries = reshape(packed_queries, {batch, packed_queries.size(1), options_.heads, channels});
-  return attention(norm.queries(queries), norm.keys(halves[0]), halves[1],
+  return attention(QueryKeyNorm::plain_queries(queries), norm.keys_for_plain(halves[0]), halves[1],
                    {.mask = AttentionMask::full(), .scale = norm.scale()});
 }
 
-Tensor StateContainer::read(const Tensor& x, const Tensor& keys_values) const {
-  const Tensor queries = read_query_.forward(x);
-  const int64_t blocks = keys_values.size(0) / std::max<int64_t>(1, x.size(0)), width = queries.size(2);
-  const Tensor by_block = reshape(queries, {x.size(0) * blocks, x.size(1) / std::max<int64_t>(1, blocks), width});
-  return reshape(attend(by_block, keys_values, read_norm_), queries.shape());
+Tensor StateContainer::read(const Tensor& queries, const Tensor& keys_values) const {
+  const int64_t batch = queries.size(0), blocks = keys_values.size(0) / std::max<int64_t>(1, batch);
+  const Shape by_block{batch * blocks, queries.size(1) / std::max<int64_t>(1, blocks), queries.size(2)};
+  return reshape(attend(reshape(queries, by_block), keys_values, read_norm_), queries.shape());
 }
 
-Tensor StateContainer::write(const Tensor& states, const View& view, const Tensor& keys_values) const {
-  const Tensor among_themselves = attend(self_query_.forward(view.normed), view.keys_values, self_norm_);
-  const Tensor from_block = attend(cross_query_.forward(view.normed), keys_values, cross_norm_);
+Tensor StateContainer::write(const Tensor& states, const View& view, const Tensor& keys_values,
+                             const Writing& writing) const {
+  const Tensor among_themselves = attend(view.self_queries, view.keys_values, self_norm_);
+  const Tensor from_block = attend(view.cross_queries, keys_values, cross_norm_);
   const Tensor both = reshape(concat({among_themselves, from_block}, 3),
                               {states.size(0), options_.vectors, 2 * options_.heads * options_.head_channels});
-  const Tensor update = to_update_.forward(to_out_.forward(both));
-  return states + sigmoid(pace_) * (update - states);
+  return linear(both, writing.out, writing.bias, writing.kept * states);
 }
 
 void StateContainer::visit(Visitor& visitor) {

@@ -13,6 +13,9 @@ class QueryKeyNorm : public Module {
 
   Tensor queries(const Tensor& q) const;
   Tensor keys(const Tensor& k) const;
+  /// With both vectors on the keys, of which there are fewer: the same products where nothing rotates them.
+  static Tensor plain_queries(const Tensor& q);
+  Tensor keys_for_plain(const Tensor& k) const;
   /// What the products of both are multiplied with.
   double scale() const;
   void visit(Visitor& visitor) override;
@@ -40,16 +43,24 @@ class StateContainer : public Module {
   /// [batch, vectors, channels]: where a sequence begins.
   Tensor beginning(int64_t batch) const;
 
+  /// What writing multiplies with, block after block: new states = kept * old ones + out * found + bias.
+  struct Writing {
+    Tensor projection;       // [2 * heads * head_channels + 2 * head_channels, channels]: see View
+    Tensor out, bias, kept;  // [channels, 2 * heads * head_channels], [channels], [channels]
+  };
+  Writing writing() const;
+
   /// States as attention sees them.
   struct View {
-    Tensor normed;       // [batch, vectors, channels]
-    Tensor keys_values;  // [batch, vectors, 2 * head_channels]
+    Tensor keys_values;                  // [batch, vectors, 2 * head_channels]
+    Tensor self_queries, cross_queries;  // [batch, vectors, heads * head_channels], where they are written
   };
-  View view(const Tensor& states) const;
-  /// x [batch, time, channels] -> [batch, time, heads * head_channels].
-  Tensor read(const Tensor& x, const Tensor& keys_values) const;
+  View view(const Tensor& states, const Writing* writing) const;
+  /// queries [batch, time, heads * head_channels], by read_query() -> the same shape.
+  Tensor read(const Tensor& queries, const Tensor& keys_values) const;
+  const Linear& read_query() const { return read_query_; }
   /// The states after a block with keys and values [batch, time, 2 * head_channels], not rotated.
-  Tensor write(const Tensor& states, const View& view, const Tensor& keys_values) const;
+  Tensor write(const Tensor& states, const View& view, const Tensor& keys_values, const Writing& writing) const;
 
   void visit(Visitor& visitor) override;
 

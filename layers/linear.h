@@ -1,5 +1,8 @@
 #pragma once
 
+#include <vector>
+
+#include "monoid/core/tape.h"
 #include "monoid/layers/init.h"
 #include "monoid/layers/module.h"
 #include "monoid/layers/norm.h"
@@ -22,9 +25,17 @@ class Linear : public Module {
   LinearAndSum after(const RmsNorm& norm, const Tensor& x, Activation activation = Activation::none) const;
   void visit(Visitor& visitor) override;
 
+  const Tensor& weight() const { return weight_; }
+  const Tensor& bias() const { return bias_; }
+
  private:
   Tensor weight_, bias_;
 };
+
+/// The weights of linears that read one x, one below the other: [sum of out, in].
+Tensor joined_weights(const std::vector<const Linear*>& linears);
+/// What linears without biases make of one x. Many rows take one product, and one gradient of x, for all of them.
+Tensors forward_together(const std::vector<const Linear*>& linears, const Tensor& x);
 
 /// Started from Xavier's uniform distribution, the bias from zero.
 Linear xavier_linear(int64_t in, int64_t out, Bias bias, Generator& init);

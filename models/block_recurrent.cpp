@@ -205,7 +205,7 @@ Tensor BlockRecurrent::forward(const Tensor& tokens, State* state, Generator* dr
   const Tensor logits = to_logits_.forward(norm_.forward(reader.shifted_right(x)));
 
   update.after("remembered", reader.remembered());
-  for (size_t i = 0; state && i < layers_.size(); ++i) layers_[i].attention.keep(memories[i], update, layer_name(i));
+  for (size_t i = 0; state && i < layers_.size(); ++i) layers_[i].attention.keep(memories[i], update, layer_name(i), x);
   update.commit();
   return logits;
 }

@@ -113,7 +113,6 @@ NormAndSum add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& w
 // |x| = rms(x) * sqrt(channel), so this is an RMS norm without eps whose divisor is at least 1e-12 / sqrt(channel).
 Tensor l2_rms_norm(const Tensor& x, const Tensor& gamma) {
   check_defined("l2_rms_norm", "x", x);
-  check_defined("l2_rms_norm", "gamma", gamma);
   check(x.rank() >= 1, "l2_rms_norm: wants rows [..., channel], got ", describe(x));
   const double floor = 1e-12 / std::sqrt(static_cast<double>(x.size(-1)));
   return rms_norm_of("l2_rms_norm", x, {}, gamma, 0, floor, false).normed;

@@ -18,7 +18,7 @@ double rms_norm_eps(double eps, DType dtype);
 
 /// x / max(|x|, 1e-12) * sqrt(channel) * gamma, with |x| the Euclidean length of a row: the RMSNorm of the minGRU
 /// reference models. A zero row gives zeros, and its gradient is that of the constant divisor 1e-12.
-Tensor l2_rms_norm(const Tensor& x, const Tensor& gamma);
+Tensor l2_rms_norm(const Tensor& x, const Tensor& gamma = {});
 
 /// (x - mean) / sqrt(variance + eps) * weight + bias, with the variance over channels, not channels - 1 (Ba, Kiros and
 /// Hinton, "Layer normalization", 2016).

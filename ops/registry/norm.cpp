@@ -35,6 +35,7 @@ OpList norm_ops() {
          const auto run = [](const Tensors& in) -> Tensors { return {l2_rms_norm(in[0], in[1])}; };
          return {
              {"2 x 3 x 5", {make.normal({2, 3, 5}), make.normal({5})}, run},
+             {"no gamma", {make.normal({2, 3, 5})}, [](const Tensors& in) -> Tensors { return {l2_rms_norm(in[0])}; }},
              {"packed rows",
               {make.normal({2, 2, 9}), make.normal({4})},
               [=](const Tensors& in) -> Tensors { return {l2_rms_norm(packed(in[0]), in[1])}; }},

@@ -272,7 +272,6 @@ TEST_CASE("norms name what does not fit", "[norm]") {
   CHECK_THROWS_WITH(rms_norm(x, Tensor::ones({3})), ContainsSubstring("rms_norm: weight f32[3]") &&
                                                         ContainsSubstring("f32[2, 4]") && ContainsSubstring("[4]"));
   CHECK_THROWS_WITH(l2_rms_norm(x, Tensor::ones({4, 1})), ContainsSubstring("l2_rms_norm: weight"));
-  CHECK_THROWS_WITH(l2_rms_norm(x, {}), ContainsSubstring("l2_rms_norm") && ContainsSubstring("gamma"));
   CHECK_THROWS_WITH(layer_norm(x, {}, Tensor::ones({5})), ContainsSubstring("layer_norm: bias f32[5]"));
   CHECK_THROWS_WITH(layer_norm(x, Tensor::ones({4}, DType::f64)), ContainsSubstring("layer_norm"));
   CHECK_THROWS_WITH(rms_norm(Tensor::scalar(1)), ContainsSubstring("rms_norm: wants floating-point rows"));
