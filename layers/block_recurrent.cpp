@@ -142,7 +142,7 @@ Tensor BlockRecurrentAttention::write_states(const Tensor& now, const BlockSpan&
     const StateContainer::View view = *std::exchange(memory.view, {});
     before.push_back(view.keys_values);
     if (!writes) break;
-    const Tensor written = container_->write(memory.states, view, select(now, 1, block), *memory.writing);
+    const Tensor written = container_->write(view, select(now, 1, block), *memory.writing);
     memory.states = span.ended.defined() ? where(span.ended, written, memory.states) : written;
   }
   if (span.blocks == 1) return before[0];

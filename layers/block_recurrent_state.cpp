@@ -72,11 +72,12 @@ StateContainer::Writing StateContainer::writing() const {
 }
 
 StateContainer::View StateContainer::view(const Tensor& states, const Writing* writing) const {
-  const Tensor normed = norm_.forward(states) + places_;
-  if (!writing) return {to_key_value_.forward(normed), {}, {}};
+  const NormAndSum stream = norm_.add(states);
+  const Tensor normed = stream.normed + places_;
+  if (!writing) return {stream.sum, to_key_value_.forward(normed), {}, {}};
   const int64_t inner = options_.heads * options_.head_channels;
   const Tensors parts = split(linear(normed, writing->projection), 2, {2 * options_.head_channels, inner, inner});
-  return {parts[0], parts[1], parts[2]};
+  return {stream.sum, parts[0], parts[1], parts[2]};
 }
 
 // [batch, time, head, channel].
@@ -95,13 +96,12 @@ Tensor StateContainer::read(const Tensor& queries, const Tensor& keys_values) co
   return reshape(attend(reshape(queries, by_block), keys_values, read_norm_), queries.shape());
 }
 
-Tensor StateContainer::write(const Tensor& states, const View& view, const Tensor& keys_values,
-                             const Writing& writing) const {
+Tensor StateContainer::write(const View& view, const Tensor& keys_values, const Writing& writing) const {
   const Tensor among_themselves = attend(view.self_queries, view.keys_values, self_norm_);
   const Tensor from_block = attend(view.cross_queries, keys_values, cross_norm_);
   const Tensor both = reshape(concat({among_themselves, from_block}, 3),
-                              {states.size(0), options_.vectors, 2 * options_.heads * options_.head_channels});
-  return linear(both, writing.out, writing.bias, writing.kept * states);
+                              {view.states.size(0), options_.vectors, 2 * options_.heads * options_.head_channels});
+  return linear(both, writing.out, writing.bias, writing.kept * view.states);
 }
 
 void StateContainer::visit(Visitor& visitor) {

@@ -52,6 +52,7 @@ class StateContainer : public Module {
 
   /// States as attention sees them.
   struct View {
+    Tensor states;                       // [batch, vectors, channels]: they, to go on from
     Tensor keys_values;                  // [batch, vectors, 2 * head_channels]
     Tensor self_queries, cross_queries;  // [batch, vectors, heads * head_channels], where they are written
   };
@@ -60,7 +61,7 @@ class StateContainer : public Module {
   Tensor read(const Tensor& queries, const Tensor& keys_values) const;
   const Linear& read_query() const { return read_query_; }
   /// The states after a block with keys and values [batch, time, 2 * head_channels], not rotated.
-  Tensor write(const Tensor& states, const View& view, const Tensor& keys_values, const Writing& writing) const;
+  Tensor write(const View& view, const Tensor& keys_values, const Writing& writing) const;
 
   void visit(Visitor& visitor) override;
 

@@ -47,8 +47,7 @@ struct RowCall {
   Heads<const T> output, output_cotangent;
   const float *log_sum_exp, *log_sum_exp_cotangent;
   int64_t cotangent_steps[3];
-  int heads, queries;
-  int64_t count;
+  uint32_t heads, queries, count;
   float *log_sums, *offs;
 };
 
@@ -56,9 +55,9 @@ struct RowCall {
 template <class T>
 __global__ void __launch_bounds__(256) row_kernel(const __grid_constant__ RowCall<T> args) {
   constexpr int kPack = kWide<T>;
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) / 8;
+  const uint32_t at = blockIdx.x * 32 + threadIdx.x / 8;  // in 64 bits, divisions would take as long as all else
   const int lane = static_cast<int>(threadIdx.x) % 8;
-  const int64_t row = min(at, args.count - 1);  // all lanes stay for the sum
+  const uint32_t row = min(at, args.count - 1);  // all lanes stay for the sum
   const int query = static_cast<int>(row % args.queries), head = static_cast<int>(row / args.queries % args.heads);
   const int batch = static_cast<int>(row / args.queries / args.heads);
   const HeadRows<const T> o = args.output.rows(batch, head), d = args.output_cotangent.rows(batch, head);
@@ -319,9 +318,9 @@ void attention_gradient(const Tensor& q, const Tensor& k, const Tensor& v, const
                     log_sum_exp.data<float>(),
                     address_of<float>(log_sum_exp_cotangent),
                     {},
-                    static_cast<int>(q.size(2)),
-                    static_cast<int>(q.size(1)),
-                    log_sum_exp.elements(),
+                    static_cast<uint32_t>(q.size(2)),
+                    static_cast<uint32_t>(q.size(1)),
+                    static_cast<uint32_t>(log_sum_exp.elements()),
                     log_sums,
                     log_sums + log_sum_exp.elements()};
     if (log_sum_exp_cotangent.defined())

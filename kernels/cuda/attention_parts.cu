@@ -14,18 +14,17 @@ template <class T>
 struct PartsCall {
   Heads<const T> parts[2];
   Heads<T> sums[2];
-  int count, keys;
-  int64_t rows;
+  int count;
+  uint32_t keys, rows;
 };
 
 template <class T>
 __global__ void __launch_bounds__(256) add_parts_kernel(const __grid_constant__ PartsCall<T> args) {
   constexpr int kPack = kWide<T>;
   const Heads<T>& sums = args.sums[blockIdx.y];
-  const int packs = (sums.channels + kPack - 1) / kPack;
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (!sums.data || at >= args.rows * packs) return;
-  const int64_t row = at / packs;
+  const uint32_t packs = static_cast<uint32_t>(sums.channels + kPack - 1) / kPack;
+  const uint32_t at = blockIdx.x * 256 + threadIdx.x, row = at / packs;
+  if (!sums.data || row >= args.rows) return;
   const int batch = static_cast<int>(row / args.keys), key = static_cast<int>(row % args.keys);
   const int channel = static_cast<int>(at % packs) * kPack;
   float sum[kPack] = {};
@@ -80,8 +79,8 @@ void attention_gradient_in_parts(const Tensor& q, const Tensor& k, const Tensor&
     const PartsCall<T> args{{Heads<const T>(k_parts), Heads<const T>(v_parts)},
                             {Heads<T>(k_gradient), Heads<T>(v_gradient)},
                             static_cast<int>(parts),
-                            static_cast<int>(k.size(1)),
-                            k.size(0) * k.size(1)};
+                            static_cast<uint32_t>(k.size(1)),
+                            static_cast<uint32_t>(k.size(0) * k.size(1))};
     const int64_t packs = blocks_for(std::max(k.size(3), v.size(3)), kWide<T>);
     launch(add_parts_kernel<T>, dim3(static_cast<unsigned>(blocks_for(args.rows * packs, 256)), 2), 256, args);
   });
