@@ -37,7 +37,8 @@ struct ForwardCall {
 };
 
 template <class Shape, class T, bool kDropout>
-__global__ void __launch_bounds__(Shape::kThreads, Shape::kResident) forward_kernel(const __grid_constant__ ForwardCall<T> args) {
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
+    forward_kernel(const __grid_constant__ ForwardCall<T> args) {
   using P = Products<T>;
   using Rows = typename Shape::Rows;
   using Columns = typename Shape::Columns;
