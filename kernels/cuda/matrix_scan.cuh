@@ -50,7 +50,7 @@ bool in_packs(const Matrices<T>& x) {
 /// A plan with room for its carries, `copies` tiles in shared memory. The room lives as long as the tensors.
 struct RoomyPlan {
   TilePlan plan;
-  Tensor carries, ticket;
+  Tensor ticket_and_carries;
 };
 
 template <int kOrder>
@@ -66,14 +66,14 @@ RoomyPlan plan_tiles(const Launch& launch, const Tensor& x, int copies, bool bac
         " tiles are more than a CUDA grid has; split the batch");
   RoomyPlan room{{static_cast<int>(time), static_cast<int>(heads), static_cast<int>(chains), steps_log2,
                   static_cast<int>(tiles), true, backward, nullptr, nullptr, fault_record(launch.index())},
-                 {},
                  {}};
   if (tiles > 1 && chains > 0) {
-    room.carries = Tensor::empty({tiles, chains, kOrder * kOrder}, DType::f32, x.device());
-    room.ticket = Tensor::empty({1 + tiles * chains}, DType::i32, x.device());
-    check_call("matrix_scan", cudaMemsetAsync(room.ticket.raw(), 0, room.ticket.bytes(), launch.stream()));
-    room.plan.carries = room.carries.data<float>();
-    room.plan.ticket = static_cast<unsigned*>(room.ticket.raw());
+    static_assert(kAbsent == 0xffffffffu);  // every byte the same
+    Tensor& memory = room.ticket_and_carries;
+    memory = Tensor::empty({1 + (tiles - 1) * chains * kOrder * kOrder}, DType::i32, x.device());
+    check_call("matrix_scan", cudaMemsetAsync(memory.raw(), 0xff, memory.bytes(), launch.stream()));
+    room.plan.ticket = static_cast<unsigned*>(memory.raw());
+    room.plan.carries = room.plan.ticket + 1;
   }
   return room;
 }

@@ -24,6 +24,9 @@ struct Matrices {
   }
 };
 
+/// Bits of a number that nobody has written yet: a NaN that no arithmetic gives.
+inline constexpr unsigned kAbsent = 0xffffffffu;
+
 /// Extents, and how tiles are handed out and on.
 struct TilePlan {
   int time, heads, chains;
@@ -31,8 +34,8 @@ struct TilePlan {
   int tiles;         // of a chain
   bool packed;       // sixteen bytes at a time
   bool backward;     // position 0 is the last step
-  unsigned* ticket;  // what a block does next, and flags of carries that are there; null for one tile a chain
-  float* carries;    // the state that leaves each tile
+  unsigned* ticket;   // counts up from kAbsent: what a block does next; null for one tile a chain
+  unsigned* carries;  // the state that leaves each tile, every number kAbsent until it is there
   FaultRecord* faults;
 
   __device__ int time_of(int position) const { return backward ? time - 1 - position : position; }
@@ -154,29 +157,30 @@ struct TilePlace {
   // The carry of a chain goes from tile to tile. Blocks take their tiles from a counter in the order of positions, all
   // chains of one position first, so what a block waits for is on the GPU already or done.
 
-  __device__ float* carry(int of_tile) const {
+  __device__ unsigned* carry(int of_tile) const {
     return plan.carries + (static_cast<int64_t>(of_tile) * plan.chains + chain) * kSize;
   }
-  __device__ unsigned* flag(int of_tile) const { return plan.ticket + 1 + of_tile * plan.chains + chain; }
 
-  /// By all threads, as the others here: the carry that the tile before has left.
+  /// By all threads, as the others here: the carry that the tile before has left. A number says itself that it is
+  /// there, so that it crosses memory once, with no flag before or fence behind it.
   __device__ void receive(float* state) const {
-    if (threadIdx.x == 0) {
-      unsigned seen;
+    const unsigned* const from = carry(tile - 1);
+    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads) {
+      unsigned bits;
       do {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag(tile - 1)) : "memory");
-      } while (seen == 0);
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(from + i) : "memory");
+      } while (bits == kAbsent);
+      state[i] = __uint_as_float(bits);
     }
-    __syncthreads();
-    const float* from = carry(tile - 1);
-    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads) state[i] = __ldcg(from + i);
     __syncthreads();
   }
   __device__ void send(const float* state) const {
-    put(state, carry(tile));
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag(tile)), "r"(1u) : "memory");
+    unsigned* const to = carry(tile);
+    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads) {
+      const unsigned bits = __float_as_uint(state[i]);
+      asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to + i), "r"(bits == kAbsent ? bits >> 1 : bits)
+                   : "memory");
+    }
   }
   /// A state to global memory of any alignment, or from there; `get` of nothing is the identity times `scale`.
   __device__ static void put(const float* state, float* to) {
@@ -250,7 +254,7 @@ struct TilePlace {
 __device__ __forceinline__ unsigned take_tile(const TilePlan& plan) {
   __shared__ unsigned taken;
   if (!plan.ticket) return blockIdx.x;
-  if (threadIdx.x == 0) taken = atomicAdd(plan.ticket, 1u);
+  if (threadIdx.x == 0) taken = atomicAdd(plan.ticket, 1u) - kAbsent;
   __syncthreads();
   return taken;
 }
