@@ -100,6 +100,7 @@ __global__ void __launch_bounds__(kTileThreads) forward_kernel(ForwardScan<T> sc
 }  // namespace
 
 void matrix_scan(const Tensor& x, const Tensor& initial, Tensor& states, Tensor& final, MatrixForm form, TimeCut cut) {
+  if (cut == TimeCut::allowed && form == MatrixForm::plain && matrix_walk(x, initial, states, final)) return;
   dispatch_storage("matrix_scan", x.dtype(), [&]<class T>() {
     const bool found = cut == TimeCut::allowed && dispatch_order(x.size(4), [&]<int kOrder>() {
                          const Launch launch("matrix_scan", x);

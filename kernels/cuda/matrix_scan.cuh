@@ -85,6 +85,9 @@ size_t tile_floats(const TilePlan& plan) {
   return static_cast<size_t>(Place::kSegments) * ((size_t{Place::kSize} << plan.steps_log2) + Place::kGap);
 }
 
+// Plain f32 matrices of order 16, of chains enough to fill the GPU (matrix_walk.cu); false where that does not pay.
+bool matrix_walk(const Tensor& x, const Tensor& initial, Tensor& states, Tensor& final);
+
 // Orders without a kernel of their own, and one step after the other (matrix_scan_any.cu).
 MatrixScan any_matrix_scan;
 MatrixScanGradient any_matrix_scan_gradient;

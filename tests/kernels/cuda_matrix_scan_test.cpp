@@ -142,28 +142,17 @@ TEST_CASE("CUDA matrix scans and their gradients follow the CPU's, small", "[cud
 TEST_CASE("CUDA matrix scans and their gradients follow the CPU's at every order and length", "[cuda][matrix_scan]") {
   if (!cuda_or_skip()) return;
   // Less than a segment, less than a tile, tiles and a rest, many tiles; few chains and many.
-  check_shapes({{3, 17, 2, 8, 8},
-                {2, 255, 3, 8, 8},
-                {1, 256, 1, 8, 8},
-                {1, 257, 2, 8, 8},
-                {2, 1000, 3, 8, 8},
-                {70, 33, 6, 8, 8},
-                {2, 63, 1, 16, 16},
-                {2, 129, 3, 16, 16},
-                {1, 517, 2, 16, 16},
-                {1, 7, 1, 32, 32},
-                {2, 33, 2, 32, 32},
-                {1, 100, 1, 32, 32},
-                {2, 1500, 1, 4, 4},
-                {1, 5000, 2, 2, 2},
-                {2, 65, 2, 7, 7},
-                {1, 40, 1, 33, 33}});
+  check_shapes({{3, 17, 2, 8, 8},    {2, 255, 3, 8, 8},     {1, 256, 1, 8, 8},  {1, 257, 2, 8, 8},
+                {2, 1000, 3, 8, 8},  {70, 33, 6, 8, 8},     {77, 5, 5, 8, 8},   {51, 9, 2, 16, 16},
+                {100, 1, 1, 16, 16}, {10, 130, 10, 16, 16}, {2, 63, 1, 16, 16}, {2, 129, 3, 16, 16},
+                {1, 517, 2, 16, 16}, {1, 7, 1, 32, 32},     {2, 33, 2, 32, 32}, {1, 100, 1, 32, 32},
+                {2, 1500, 1, 4, 4},  {1, 5000, 2, 2, 2},    {2, 65, 2, 7, 7},   {1, 40, 1, 33, 33}});
 }
 
 TEST_CASE("CUDA matrix scans with any cotangent left out, and one step after the other", "[cuda][matrix_scan]") {
   if (!cuda_or_skip()) return;
   Generator generator(2);
-  for (const Shape& shape : {Shape{2, 300, 2, 8, 8}, Shape{1, 20, 1, 5, 5}}) {
+  for (const Shape& shape : {Shape{2, 300, 2, 8, 8}, Shape{1, 20, 1, 5, 5}, Shape{33, 21, 3, 16, 16}}) {
     for (const int absent : {1, 2, 3}) {
       Operands operands = draw(MatrixForm::plain, shape, generator, DType::f32, absent != 2);
       if (absent & 1) operands.cotangent = {};
@@ -250,16 +239,18 @@ TEST_CASE("Overflow on CUDA is found at its time and stays in its rows", "[cuda]
   if (!cuda_or_skip()) return;
   constexpr int64_t kTime = 1000;
   // Row 0 doubles until it is infinite at step 127; then rows that a product of steps would spoil stay as they are.
-  for (const TimeCut cut : {TimeCut::allowed, TimeCut::never}) {
-    Tensor x = Tensor::zeros({1, kTime, 2, 8, 8});
-    for (int64_t t = 0; t < kTime; ++t)
+  for (const auto& [cut, batch] :
+       {std::pair<TimeCut, int64_t>{TimeCut::allowed, 1}, {TimeCut::allowed, 200}, {TimeCut::never, 1}}) {
+    CAPTURE(batch);
+    Tensor x = Tensor::zeros({batch, kTime, 2, 8, 8});
+    for (int64_t t = 0; t < batch * kTime; ++t)
       for (int64_t i = 0; i < 16; ++i) x.data<float>()[t * 128 + i / 8 * 64 + i % 8 * 9] = i == 8 ? 2.0f : 1.0f;
     const Operands operands{x.to(kCuda), {}, {}, {}, MatrixForm::plain, cut};
     MatrixOverflow found;
     kernels::take_matrix_overflow(operands.x, found);
     const std::vector<float> last = forward(operands)[1].to_vector<float>();
     for (size_t i = 0; i < last.size(); ++i)
-      if (i / 8 != 8) CHECK(last[i] == (i % 64 % 9 == 0 ? 1.0f : 0.0f));
+      if (i % 128 / 8 != 8) CHECK(last[i] == (i % 64 % 9 == 0 ? 1.0f : 0.0f));
     kernels::take_matrix_overflow(operands.x, found);
     CHECK(found.head == 1);
     CHECK(found.time >= 127);
