@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(kThreads, 3) backward(const __grid_constant__ 
     const auto fetch = [&](int64_t u) {
       const auto place = (u - begin) % kAhead * 2 * kThreads;
       const T *const dy = in.cotangent(batch, u + kAfter, channel), *const e = in.input(batch, u, channel);
-      copy_async(ring + place, dy ? dy : in.dy.data, dy);
-      copy_async(ring + place + kThreads, e ? e : in.dy.data, e);
+      copy_async_pack<T, V>(ring + place, dy ? dy : in.dy.data, dy);
+      copy_async_pack<T, V>(ring + place + kThreads, e ? e : in.dy.data, e);
       commit_copies();
     };
     float w[kTaps][V] = {}, dw[kTaps][V] = {}, dy[kTaps][V];

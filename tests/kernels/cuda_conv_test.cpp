@@ -21,7 +21,7 @@ double tolerance_of(DType dtype) { return dtype == DType::bf16 ? 8e-3 : 5e-6; }
 
 TEST_CASE("CUDA convolution agrees with the CPU for every kernel, time and width", "[cuda][conv]") {
   if (!cuda_or_skip()) return;
-  const int64_t kernel = GENERATE(1, 2, 3, 4, 5, 8), channels = GENERATE(1, 3, 8, 31, 264, 1000);
+  const int64_t kernel = GENERATE(1, 2, 3, 4, 5, 6, 7, 8, 9), channels = GENERATE(1, 3, 8, 31, 264, 1000);
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   for (const int64_t time : {1, 2, 3, 7, 8, 9, 63, 130, 1000}) {
     if (time * channels > 300000) continue;
@@ -68,11 +68,13 @@ TEST_CASE("CUDA convolution: chunks that hand on their tail give the bits of the
 TEST_CASE("CUDA convolution writes its outputs and nothing beside them", "[cuda][conv]") {
   if (!cuda_or_skip()) return;
   const int64_t channels = GENERATE(3, 40, 264), skipped = GENERATE(0, 1), time = GENERATE(2, 133);
+  const int64_t taps = GENERATE(4, 7);
   const DType dtype = GENERATE(DType::f32, DType::bf16);
-  const Shape shape{3, time, channels}, before{3, 3, channels};
-  const Tensors in = on_cuda({normal(shape, 1), normal({channels, 4}, 2), normal(before, 3), normal(shape, 4)}, dtype);
+  const Shape shape{3, time, channels}, before{3, taps - 1, channels};
+  const Tensors in =
+      on_cuda({normal(shape, 1), normal({channels, taps}, 2), normal(before, 3), normal(shape, 4)}, dtype);
   Guarded y(shape, dtype, skipped), dx(shape, dtype, skipped), dtail(before, dtype, skipped);
-  Guarded dweight({channels, 4}, dtype, skipped), dbias({channels}, dtype, skipped);
+  Guarded dweight({channels, taps}, dtype, skipped), dbias({channels}, dtype, skipped);
   kernels::causal_conv(in[0], in[1], {}, in[2], y.tensor());
   kernels::causal_conv_gradient(in[3], in[2], in[0], in[1], in[2], dx.tensor(), dtail.tensor(), dweight.tensor(),
                                 dbias.tensor());

@@ -69,17 +69,35 @@ struct Taps {
 };
 
 /// Calls body.operator()<V, kTaps>(): packs of sixteen bytes for the usual kernels, else single channels and any
-/// number of taps, kTaps = 0.
+/// number of taps, kTaps = 0. From five taps on packs are half as wide, for their weights fill the registers.
 template <class T, class Body>
 void dispatch_taps(bool wide, int64_t taps, Body body) {
   constexpr int kV = kWide<T>;
   if (wide && taps == 2) return body.template operator()<kV, 2>();
   if (wide && taps == 3) return body.template operator()<kV, 3>();
   if (wide && taps == 4) return body.template operator()<kV, 4>();
+  if (wide && taps == 5) return body.template operator()<kV / 2, 5>();
+  if (wide && taps == 6) return body.template operator()<kV / 2, 6>();
+  if (wide && taps == 7) return body.template operator()<kV / 2, 7>();
+  if (wide && taps == 8) return body.template operator()<kV / 2, 8>();
   return body.template operator()<1, 0>();
 }
 
 inline constexpr int kLeastSteps = 8;  // of a slice: shorter ones would read much of their neighbours
+
+/// Starts to copy a pack into shared memory, or zeros where there is nothing to copy.
+template <class T, int V>
+__device__ __forceinline__ void copy_async_pack(Raw<T, V>* shared, const T* global, bool exists) {
+  if constexpr (sizeof(*shared) == 16) {
+    copy_async(shared, global, exists);
+  } else {
+    static_assert(sizeof(*shared) == 8);
+    asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+        "l"(global), "r"(exists ? 8 : 0)
+        : "memory");
+  }
+}
 
 /// In how many slices of time `columns` are cut, so that the slices just fill `places` on the GPU; at most `most`.
 inline int64_t slices_that_fill(int64_t places, int64_t columns, int64_t most) {
