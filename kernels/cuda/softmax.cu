@@ -4,6 +4,7 @@
 #include "monoid/kernels/softmax.h"
 
 #include "monoid/kernels/cuda/device/log_sum.cuh"
+#include "monoid/kernels/cuda/device/math.cuh"
 #include "monoid/kernels/cuda/device/reduce.cuh"
 #include "monoid/kernels/cuda/device/vector_io.cuh"
 #include "monoid/kernels/cuda/launch.h"
@@ -27,6 +28,7 @@ struct Shifted {
 // An operation folds a row of its inputs (x, or y and dy) to a State, where kNeutral (and 0 for dy) changes nothing,
 // and has each output from the inputs and the Result of the folded state.
 
+template <class Math>
 struct Softmax {
   using State = LogSum;
   static constexpr int kInputs = 1;
@@ -34,25 +36,27 @@ struct Softmax {
   __device__ State operator()(State a, State b) const { return combine(a, b); }
   template <int N>
   __device__ static void absorb(State& state, const float (&in)[kInputs][N]) {
-    state.add(in[0]);
+    state.template add<Math>(in[0]);
   }
   struct Result {
     Shifted below;
     float scale;
     __device__ explicit Result(State s) : below(s.greatest), scale(s.sum == 0 ? 0.f : 1 / s.sum) {}
-    __device__ float operator()(float x) const { return expf(below(x)) * scale; }
+    __device__ float operator()(float x) const { return Math::exp(below(x)) * scale; }
   };
 };
 
-struct LogSoftmax : Softmax {
+template <class Math>
+struct LogSoftmax : Softmax<Math> {
   struct Result {
     Shifted below;
     float log_sum;
-    __device__ explicit Result(State s) : below(s.greatest), log_sum(s.sum == 0 ? 0.f : logf(s.sum)) {}
+    __device__ explicit Result(LogSum s) : below(s.greatest), log_sum(s.sum == 0 ? 0.f : logf(s.sum)) {}
     __device__ float operator()(float x) const { return below(x) - log_sum; }
   };
 };
 
+template <class Math>
 struct SoftmaxGradient {
   using State = float;
   static constexpr int kInputs = 2;
@@ -70,6 +74,7 @@ struct SoftmaxGradient {
   };
 };
 
+template <class Math>
 struct LogSoftmaxGradient {
   // The second number tells whether the row has any probability.
   struct State {
@@ -89,7 +94,7 @@ struct LogSoftmaxGradient {
   struct Result {
     float sum, any;
     __device__ explicit Result(State s) : sum(s.sum), any(s.greatest == -kInfinity ? 0.f : 1.f) {}
-    __device__ float operator()(float y, float dy) const { return any * (dy - expf(y) * sum); }
+    __device__ float operator()(float y, float dy) const { return any * (dy - Math::exp(y) * sum); }
   };
 };
 
@@ -175,10 +180,11 @@ __global__ void __launch_bounds__(kMostThreads) softmax_rows(const __grid_consta
   }
 }
 
-template <class Operation, class... In>
+template <template <class> class OperationFor, class... In>
 void run(std::string_view op, Tensor& out, const In&... in) {
   const Launch launch(op, out);
   dispatch_storage(op, out.dtype(), [&]<class T>() {
+    using Operation = OperationFor<MathFor<T>>;
     constexpr int kInputs = Operation::kInputs, kPack = kWide<T>;
     const Shape leading = out.shape().without(-1);
     Rows<Operation, T> rows{

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "monoid/kernels/cuda/device/math.cuh"
+
 namespace monoid::cuda {
 
 /// log(sum(exp(x))) of some numbers, as their maximum and the sum of exp(x - maximum). Infinite maxima are their own
@@ -14,9 +16,15 @@ struct LogSum {
   /// exp(x - shift) without a NaN where both are infinite.
   __device__ static float scaled(float x, float shift) { return x == shift ? 1.f : expf(x - shift); }
 
-  __device__ static float larger(float a, float b) { return a > b || a != a ? a : b; }
+  /// The larger one, or NaN where either is.
+  __device__ static float larger(float a, float b) {
+    float result;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+  }
 
-  template <int N>
+  /// `Math` has the exponential that is precise enough for the result.
+  template <class Math = DeviceMath, int N>
   __device__ __forceinline__ void add(const float (&x)[N]) {
     float top = x[0];
 #pragma unroll
@@ -28,10 +36,10 @@ struct LogSum {
     }
     if (fabsf(greatest) < std::numeric_limits<float>::infinity()) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum += expf(x[i] - greatest);
+      for (int i = 0; i < N; ++i) sum += Math::exp(x[i] - greatest);
     } else {
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum += x[i] != greatest ? expf(x[i] - greatest) : greatest > 0 ? 1.f : 0.f;
+      for (int i = 0; i < N; ++i) sum += x[i] != greatest ? Math::exp(x[i] - greatest) : greatest > 0 ? 1.f : 0.f;
     }
   }
 
