@@ -118,7 +118,8 @@ __global__ void __launch_bounds__(kMostGroupThreads, 3) held_rows(const __grid_c
     const RowPart<T, V, kPacks> x(in.logits + in.row_of(row), group, length);
     const int64_t target = exists ? in.targets[row] : in.ignore_index;
     const bool counts = in.counts(row, target, leads);
-    float max[1] = {-INFINITY}, sums[3] = {}, inverse_sum = 0;  // powers, exponent of the target, all exponents
+    float max[1] = {-INFINITY}, sums[2] = {}, inverse_sum = 0;  // powers, all exponents
+    float of_target[1] = {leads && counts ? widen(in.logits[in.row_of(row) + target]) : 0};
     if (in.known) {
       max[0] = exists ? in.known[2 * row] : 0;
       inverse_sum = exists ? in.known[2 * row + 1] : 0;
@@ -140,13 +141,13 @@ __global__ void __launch_bounds__(kMostGroupThreads, 3) held_rows(const __grid_c
 #pragma unroll
         for (int i = 0; i < V; ++i) {
           sums[0] += exp2_approximate(values[i]);
-          if (column + i == target) sums[1] = values[i];
-          if (in.soft != 0) sums[2] += values[i];
+          if (in.soft != 0) sums[1] += values[i];
         }
       });
       group.reduce(sums);
       inverse_sum = sums[0] == 0 ? 0 : 1 / sums[0];
-      if (leads && exists) in.finish(row, counts, max[0], sums[0], sums[1], sums[2]);
+      pivot(of_target);
+      if (leads && exists) in.finish(row, counts, max[0], sums[0], of_target[0], sums[1]);
     }
     if (!in.dlogits || !exists) continue;
     const Slope<T> slope(in, row, target, counts, inverse_sum);
