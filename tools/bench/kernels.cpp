@@ -147,16 +147,23 @@ std::vector<CaseMaker> layer_op_cases() {
       return Tensors{dropout(t[0], 0.1, generator)};
     }));
   }
-  for (const Shape& shape : {Shape{64, 256, 384}, Shape{8, 4096, 2048}}) {
-    makers.push_back(rows_case(
-        "causal_depthwise_conv1d", shape, 2, 5,
-        [](const Tensors& t) { return Tensors{causal_depthwise_conv1d(t[0], t[1]).output}; },
-        [](const Shape& x, Generator& generator) {
-          return Tensors{random_normal({x.back(), 4}, generator)};
-        }));
+  struct Convolution {
+    const char* name;
+    int64_t taps;
+  };
+  for (const Convolution& conv :
+       {Convolution{"causal_depthwise_conv1d", 4}, Convolution{"causal_depthwise_conv1d, 7 taps", 7}}) {
+    for (const Shape& shape : {Shape{64, 256, 384}, Shape{8, 4096, 2048}}) {
+      makers.push_back(rows_case(
+          conv.name, shape, 2, 5, [](const Tensors& t) { return Tensors{causal_depthwise_conv1d(t[0], t[1]).output}; },
+          [taps = conv.taps](const Shape& x, Generator& generator) {
+            return Tensors{random_normal({x.back(), taps}, generator)};
+          }));
+    }
   }
   // Forward alone reads the logits; the gradient is written in the same pass where one is wanted.
-  for (const Shape& shape : {Shape{2048, 8192}, Shape{32768, 65}, Shape{16384, 50304}}) {
+  for (const Shape& shape :
+       {Shape{2048, 8192}, Shape{32768, 65}, Shape{16384, 8192}, Shape{16384, 50304}, Shape{8192, 128256}}) {
     makers.push_back(rows_case(
         "cross_entropy", shape, 1, 2, [](const Tensors& t) { return Tensors{cross_entropy(t[0], t[1])}; },
         [](const Shape& x, Generator& generator) { return Tensors{random_integers({x[0]}, generator, x[1])}; }));
