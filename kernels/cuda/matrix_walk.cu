@@ -13,7 +13,7 @@ namespace {
 inline constexpr int kOrder = 16, kSize = kOrder * kOrder, kRowsEach = 2, kQuads = kOrder / 4;
 inline constexpr int kStages = 4, kSteps = 8;  // of the ring; of a stage
 inline constexpr int kSharedFloats = (kStages * kSteps + 2) * kSize;
-static_assert(kSize == kWarpLanes * kRowsEach * 4);
+static_assert(kSize == kWarpLanes * kRowsEach * 4 && kSteps % 2 == 0);
 
 struct WalkExtents {
   int time, heads, chains;
@@ -34,32 +34,6 @@ struct WalkPlace {
   int batch, head, lane;
 };
 
-/// Starts the copies of stage after stage and waits for them: `copy(slot, position)` starts those of one step.
-template <class Copy>
-struct WalkRing {
-  __device__ WalkRing(int positions, const Copy& start_copy) : count(positions), copy(start_copy) {
-    for (int stage = 0; stage < kStages - 1; ++stage) start(stage);
-  }
-  __device__ void start(int stage) const {
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      const int position = stage * kSteps + i;
-      if (position < count) copy(slot(position), position);
-    }
-    commit_copies();
-  }
-  /// The stage is there, and the one before it is given up for another.
-  __device__ void take(int stage) const {
-    wait_for_copies<kStages - 2>();
-    __syncwarp();
-    start(stage + kStages - 1);
-  }
-  __device__ static int slot(int position) { return position % (kStages * kSteps); }
-
-  int count;
-  const Copy& copy;
-};
-
 __device__ __forceinline__ void read_row(const float* from, float (&row)[kOrder]) {
 #pragma unroll
   for (int k = 0; k < kOrder; k += 4) load<4>(from + k, reinterpret_cast<float(&)[4]>(row[k]));
@@ -71,20 +45,33 @@ struct MatrixWalk {
   Matrices<float> states, final;
 };
 
+// Starts to bring the matrices of a stage, one of the ring, into shared memory; `from` goes on to those of the next.
+__device__ __forceinline__ void start_stage(const WalkPlace& place, const float*& from, int64_t step, int count,
+                                            float* to) {
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    if (i < count) {
+#pragma unroll
+      for (int r = 0; r < kRowsEach; ++r) copy_async(to + i * kSize + place.entry(r), from + place.entry(r));
+    }
+    from += step;
+  }
+  commit_copies();
+}
+
 __global__ void __launch_bounds__(kWarpLanes) walk_kernel(const __grid_constant__ MatrixWalk scan) {
   extern __shared__ float4 shared[];
   const WalkPlace place(scan.extents);
   const int time = scan.extents.time;
   float* const ring = reinterpret_cast<float*>(shared);
-  float* const exchange = ring + kStages * kSteps * kSize;  // the state, twice: one to read, one to write
+  const auto stage_at = [&](int stage) { return ring + stage % kStages * (kSteps * kSize); };
+  float* const exchange = stage_at(0) + kStages * kSteps * kSize;  // the state, twice: one to read, one to write
 
-  const float* const x = scan.x.at(place.batch, place.head);
-  const auto copy = [&](int slot, int position) {
-#pragma unroll
-    for (int r = 0; r < kRowsEach; ++r)
-      copy_async(ring + slot * kSize + place.entry(r), x + position * scan.x.time_step + place.entry(r));
+  const float* from = scan.x.at(place.batch, place.head);
+  const auto start = [&](int stage) {
+    start_stage(place, from, scan.x.time_step, time - stage * kSteps, stage_at(stage));
   };
-  const WalkRing<decltype(copy)> stages(time, copy);
+  for (int stage = 0; stage < kStages - 1; ++stage) start(stage);
 
   const float* const initial = scan.initial.base ? scan.initial.at(place.batch, place.head) : nullptr;
   float state[kRowsEach][4];
@@ -95,46 +82,53 @@ __global__ void __launch_bounds__(kWarpLanes) walk_kernel(const __grid_constant_
       state[r][j] = initial ? initial[place.entry(r) + j] : place.row(r) == place.column() + j ? 1 : 0;
     store(exchange + place.entry(r), state[r]);
   }
-  float* const to = scan.states.at(place.batch, place.head);
-  int turn = 0;
+  float* to = scan.states.at(place.batch, place.head) + place.entry(0);
+  // One step, from one side of the exchange to the other; the first one where no state enters is the matrix itself.
+  const auto advance = [&](const float* m, int turn, bool fresh, bool(&sound)[kRowsEach]) {
+    float before[kRowsEach][kOrder];
+#pragma unroll
+    for (int r = 0; r < kRowsEach; ++r) {
+      read_row(exchange + turn * kSize + place.row(r) * kOrder, before[r]);
+#pragma unroll
+      for (float& entry : state[r]) entry = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kOrder; ++k) {
+      float entries[4];
+      load<4>(m + k * kOrder + place.column(), entries);
+#pragma unroll
+      for (int r = 0; r < kRowsEach; ++r)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) state[r][j] = fmaf(before[r][k], entries[j], state[r][j]);
+    }
+#pragma unroll
+    for (int r = 0; r < kRowsEach; ++r) {
+      if (fresh) load<4>(m + place.entry(r), state[r]);
+      sound[r] = is_finite(before[r]);  // computed where somebody asks
+      store(exchange + (turn ^ 1) * kSize + place.entry(r), state[r]);
+      store(to + (place.entry(r) - place.entry(0)), state[r]);
+    }
+    to += scan.states.time_step;
+    __syncwarp();
+  };
   for (int stage = 0; stage * kSteps < time; ++stage) {
-    stages.take(stage);
-    bool sound[kRowsEach] = {};
+    wait_for_copies<kStages - 2>();
+    __syncwarp();
+    start(stage + kStages - 1);
+    const float* const m = stage_at(stage);
+    const int count = min(kSteps, time - stage * kSteps);
+    bool sound[kRowsEach], unasked[kRowsEach];
+    advance(m, 0, stage == 0 && !initial, sound);
+    if (count == kSteps) {
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      const int position = stage * kSteps + i;
-      if (position >= time) break;
-      const float* const m = ring + stages.slot(position) * kSize;
-      float before[kRowsEach][kOrder];
-#pragma unroll
-      for (int r = 0; r < kRowsEach; ++r) {
-        read_row(exchange + turn * kSize + place.row(r) * kOrder, before[r]);
-        if (i == 0) sound[r] = is_finite(before[r]);
-#pragma unroll
-        for (float& entry : state[r]) entry = 0;
-      }
-#pragma unroll
-      for (int k = 0; k < kOrder; ++k) {
-        float entries[4];
-        load<4>(m + k * kOrder + place.column(), entries);
-#pragma unroll
-        for (int r = 0; r < kRowsEach; ++r)
-#pragma unroll
-          for (int j = 0; j < 4; ++j) state[r][j] = fmaf(before[r][k], entries[j], state[r][j]);
-      }
-      turn ^= 1;
-#pragma unroll
-      for (int r = 0; r < kRowsEach; ++r) {
-        if (position == 0 && !initial) load<4>(m + place.entry(r), state[r]);  // no state enters: the matrix itself
-        store(exchange + turn * kSize + place.entry(r), state[r]);
-        store(to + position * scan.states.time_step + place.entry(r), state[r]);
-      }
-      __syncwarp();
+      for (int i = 1; i < kSteps; ++i) advance(m + i * kSize, i % 2, false, unasked);
+    } else {
+      for (int i = 1; i < count; ++i) advance(m + i * kSize, i % 2, false, unasked);
     }
 #pragma unroll
     for (int r = 0; r < kRowsEach; ++r)
       if (sound[r] && !is_finite(state[r]))
-        report_overflow(scan.extents.faults, place.batch, place.head, min((stage + 1) * kSteps, time) - 1);
+        report_overflow(scan.extents.faults, place.batch, place.head, stage * kSteps + count - 1);
   }
   float* const last = scan.final.at(place.batch, place.head);
 #pragma unroll
