@@ -87,6 +87,8 @@ size_t tile_floats(const TilePlan& plan) {
 
 // Plain f32 matrices of order 16, of chains enough to fill the GPU (matrix_walk.cu); false where that does not pay.
 bool matrix_walk(const Tensor& x, const Tensor& initial, Tensor& states, Tensor& final);
+bool matrix_walk_gradient(const Tensor& x, const Tensor& initial, const Tensor& states, const Tensor& states_cotangent,
+                          const Tensor& final_cotangent, Tensor& x_gradient, Tensor& initial_gradient);
 
 // Orders without a kernel of their own, and one step after the other (matrix_scan_any.cu).
 MatrixScan any_matrix_scan;

@@ -215,6 +215,9 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(BackwardScan<T> 
 void matrix_scan_gradient(const Tensor& x, const Tensor& initial, const Tensor& states, const Tensor& states_cotangent,
                           const Tensor& final_cotangent, Tensor& x_gradient, Tensor& initial_gradient, MatrixForm form,
                           TimeCut cut) {
+  if (cut == TimeCut::allowed && form == MatrixForm::plain &&
+      matrix_walk_gradient(x, initial, states, states_cotangent, final_cotangent, x_gradient, initial_gradient))
+    return;
   dispatch_storage("matrix_scan", x.dtype(), [&]<class T>() {
     const bool found = cut == TimeCut::allowed && dispatch_order(x.size(4), [&]<int kOrder>() {
                          const Launch launch("matrix_scan", x);
