@@ -30,10 +30,10 @@ inline constexpr unsigned kAbsent = 0xffffffffu;
 /// Extents, and how tiles are handed out and on.
 struct TilePlan {
   int time, heads, chains;
-  int steps_log2;    // of a segment: 2^steps_log2
-  int tiles;         // of a chain
-  bool packed;       // sixteen bytes at a time
-  bool backward;     // position 0 is the last step
+  int steps_log2;     // of a segment: 2^steps_log2
+  int tiles;          // of a chain
+  bool packed;        // sixteen bytes at a time
+  bool backward;      // position 0 is the last step
   unsigned* ticket;   // counts up from kAbsent: what a block does next; null for one tile a chain
   unsigned* carries;  // the state that leaves each tile, every number kAbsent until it is there
   FaultRecord* faults;
