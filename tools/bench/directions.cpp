@@ -81,7 +81,9 @@ std::vector<Case> on_gpu(const Target& target, const std::string& name, const st
   auto calls = std::make_shared<std::vector<Call>>();
   const Tensors there = converted(inputs, target.device, target.dtype);
   const Tensor like = op(there)[0];
-  const Tensor cotangent = random_normal(like.shape(), generator).to(like.dtype()).to(target.device);
+  // That of a loss is 1, as in training.
+  const Tensor numbers = like.rank() == 0 ? Tensor::ones({}) : random_normal(like.shape(), generator);
+  const Tensor cotangent = numbers.to(like.dtype()).to(target.device);
   for (int64_t i = 0; i < copies; ++i) {
     Tensors own;
     for (const Tensor& tensor : there) own.push_back(tensor.clone());
