@@ -10,9 +10,6 @@
 
 namespace monoid::cuda {
 
-/// Rows that a thread has of an order with a kernel of its own.
-constexpr int rows_per_thread(int order) { return order == 16 ? 2 : 1; }
-
 /// Calls body.template operator()<order>() for the orders with a kernel of their own; false for others.
 template <class Body>
 bool dispatch_order(int64_t order, const Body& body) {
@@ -47,42 +44,41 @@ bool in_packs(const Matrices<T>& x) {
   return aligned_for<4>(x.base, x.batch_step) && x.time_step % 4 == 0 && x.head_step % 4 == 0;
 }
 
-/// A plan with room for its carries, `copies` tiles in shared memory. The room lives as long as the tensors.
+/// A plan, what its blocks take in shared memory, and room for its carries, which lives as long as the tensor.
 struct RoomyPlan {
   TilePlan plan;
-  Tensor ticket_and_carries;
+  size_t shared_bytes;
+  Tensor carries_and_ticket;
 };
 
-template <int kOrder>
-RoomyPlan plan_tiles(const Launch& launch, const Tensor& x, int copies, bool backward) {
-  constexpr int kRows = rows_per_thread(kOrder), kSegments = TilePlace<kRows, kOrder>::kSegments;
+/// For `copies` tiles in shared memory, and as many maps of each segment.
+template <class Place>
+RoomyPlan plan_tiles(const Launch& launch, const Tensor& x, int copies) {
+  constexpr int kSegments = Place::kSegments;
   const int64_t time = x.size(1), heads = x.size(2), chains = x.size(0) * heads;
   check(time < (int64_t{1} << 30) && chains < (int64_t{1} << 30), "matrix_scan: [batch, time, head] is ", x.size(0),
         ", ", time, ", ", heads, ", more than a CUDA scan indexes; split the batch");
   int steps_log2 = 0;
-  while (steps_log2 < most_steps_log2<kRows, kOrder>(copies) && (kSegments << steps_log2) < time) ++steps_log2;
+  while (steps_log2 < most_steps_log2<Place>(copies) && (kSegments << steps_log2) < time) ++steps_log2;
   const int64_t tiles = std::max<int64_t>(1, blocks_for(time, int64_t{kSegments} << steps_log2));
   check(tiles * chains < (int64_t{1} << 31), "matrix_scan: ", tiles * chains,
         " tiles are more than a CUDA grid has; split the batch");
+  const size_t segment = (size_t{Place::kSize} << steps_log2) + Place::kGap + Place::kStride;
+  const size_t bytes = kSegments * copies * segment * sizeof(float);
   RoomyPlan room{{static_cast<int>(time), static_cast<int>(heads), static_cast<int>(chains), steps_log2,
-                  static_cast<int>(tiles), true, backward, nullptr, nullptr, fault_record(launch.index())},
+                  static_cast<int>(tiles), true, nullptr, nullptr, fault_record(launch.index())},
+                 bytes,
                  {}};
   if (tiles > 1 && chains > 0) {
     static_assert(kAbsent == 0xffffffffu);  // every byte the same
-    Tensor& memory = room.ticket_and_carries;
-    memory = Tensor::empty({1 + (tiles - 1) * chains * kOrder * kOrder}, DType::i32, x.device());
+    Tensor& memory = room.carries_and_ticket;
+    const int64_t numbers = (tiles - 1) * chains * Place::kSize;
+    memory = Tensor::empty({numbers + 1}, DType::i32, x.device());
     check_call("matrix_scan", cudaMemsetAsync(memory.raw(), 0xff, memory.bytes(), launch.stream()));
-    room.plan.ticket = static_cast<unsigned*>(memory.raw());
-    room.plan.carries = room.plan.ticket + 1;
+    room.plan.carries = static_cast<unsigned*>(memory.raw());
+    room.plan.ticket = room.plan.carries + numbers;
   }
   return room;
-}
-
-/// What the matrices of a tile take in shared memory.
-template <int kRows, int kOrder>
-size_t tile_floats(const TilePlan& plan) {
-  using Place = TilePlace<kRows, kOrder>;
-  return static_cast<size_t>(Place::kSegments) * ((size_t{Place::kSize} << plan.steps_log2) + Place::kGap);
 }
 
 // Plain f32 matrices of order 16, of chains enough to fill the GPU (matrix_walk.cu); false where that does not pay.

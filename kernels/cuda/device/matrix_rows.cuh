@@ -11,6 +11,14 @@ namespace monoid::cuda {
 
 inline constexpr int kWarpLanes = 32;
 
+template <int kNumbers>
+__device__ __forceinline__ bool is_finite(const float (&numbers)[kNumbers]) {
+  float probe = 0;
+#pragma unroll
+  for (int i = 0; i < kNumbers; ++i) probe = fmaf(numbers[i], 0, probe);  // NaN from infinities and NaNs
+  return probe == 0;
+}
+
 template <int kRows, int kOrder>
 struct MatrixRows {
   float row[kRows][kOrder];
@@ -21,11 +29,25 @@ struct MatrixRows {
 #pragma unroll
       for (int j = 0; j < kOrder; ++j) row[r][j] = 0;
   }
+  __device__ __forceinline__ bool finite() const {
+    bool result = true;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) result = result && is_finite(row[r]);
+    return result;
+  }
 };
 
 /// Numbers of a matrix row that one load takes.
 template <int kOrder>
 inline constexpr int kRowPack = kOrder < 4 ? kOrder : 4;
+
+/// Where a number of a matrix lies in shared memory: the packs of a row change places, so that eight threads with a row
+/// each find them in different banks.
+template <int kOrder>
+__host__ __device__ constexpr int entry_at(int row, int column) {
+  const int moved = kOrder < 8 ? 0 : row / (kWarpLanes / kOrder) % (kOrder / 4) * 4;
+  return row * kOrder + (column ^ moved);
+}
 
 /// Which entries of a matrix count: of a packed LDU matrix, the diagonal belongs to both triangles.
 enum class Entries { all, lower, upper };
@@ -47,7 +69,7 @@ __device__ __forceinline__ MatrixRows<kRows, kOrder> multiply(const MatrixRows<k
     for (int first = 0; first < kOrder; first += kPack) {
       if (!counts<kEntries>(k, first) && !counts<kEntries>(k, first + kPack - 1)) continue;
       float entries[kPack];
-      load<kPack>(m + k * kOrder + first, entries);
+      load<kPack>(m + entry_at<kOrder>(k, first), entries);
 #pragma unroll
       for (int j = 0; j < kPack; ++j) {
         if (!counts<kEntries>(k, first + j)) continue;
@@ -72,7 +94,7 @@ __device__ __forceinline__ MatrixRows<kRows, kOrder> multiply_transposed(const M
 #pragma unroll
     for (int first = 0; first < kOrder; first += kPack) {
       float entries[kPack];
-      load<kPack>(m + k * kOrder + first, entries);
+      load<kPack>(m + entry_at<kOrder>(k, first), entries);
 #pragma unroll
       for (int j = 0; j < kPack; ++j)
 #pragma unroll
@@ -96,7 +118,7 @@ __device__ __forceinline__ MatrixRows<kRows, kOrder> multiply_transposed_ldu(con
     float entries[kOrder];
 #pragma unroll
     for (int first = 0; first < kOrder; first += kPack)
-      load<kPack>(m + k * kOrder + first, reinterpret_cast<float(&)[kPack]>(entries[first]));
+      load<kPack>(m + entry_at<kOrder>(k, first), reinterpret_cast<float(&)[kPack]>(entries[first]));
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -142,8 +164,17 @@ struct RowOwner {
     for (int r = 0; r < kRows; ++r)
 #pragma unroll
       for (int first = 0; first < kOrder; first += kRowPack<kOrder>)
-        load<kRowPack<kOrder>>(m + row(r) * kOrder + first,
+        load<kRowPack<kOrder>>(m + entry_at<kOrder>(row(r), first),
                                reinterpret_cast<float(&)[kRowPack<kOrder>]>(rows.row[r][first]));
+    return rows;
+  }
+  /// The same rows of the transposed matrix.
+  __device__ __forceinline__ MatrixRows<kRows, kOrder> read_columns(const float* m) const {
+    MatrixRows<kRows, kOrder> rows;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+#pragma unroll
+      for (int k = 0; k < kOrder; ++k) rows.row[r][k] = m[entry_at<kOrder>(k, row(r))];
     return rows;
   }
   __device__ __forceinline__ void write(const MatrixRows<kRows, kOrder>& rows, float* m) const {
@@ -151,7 +182,8 @@ struct RowOwner {
     for (int r = 0; r < kRows; ++r)
 #pragma unroll
       for (int first = 0; first < kOrder; first += kRowPack<kOrder>)
-        store(m + row(r) * kOrder + first, reinterpret_cast<const float(&)[kRowPack<kOrder>]>(rows.row[r][first]));
+        store(m + entry_at<kOrder>(row(r), first),
+              reinterpret_cast<const float(&)[kRowPack<kOrder>]>(rows.row[r][first]));
   }
   __device__ __forceinline__ MatrixRows<kRows, kOrder> identity() const {
     MatrixRows<kRows, kOrder> rows;
@@ -162,13 +194,5 @@ struct RowOwner {
     return rows;
   }
 };
-
-template <int kOrder>
-__device__ __forceinline__ bool is_finite(const float (&row)[kOrder]) {
-  float probe = 0;
-#pragma unroll
-  for (int j = 0; j < kOrder; ++j) probe = fmaf(row[j], 0, probe);  // NaN from infinities and NaNs
-  return probe == 0;
-}
 
 }  // namespace monoid::cuda

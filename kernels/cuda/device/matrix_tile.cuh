@@ -10,8 +10,14 @@
 
 namespace monoid::cuda {
 
-inline constexpr int kTileThreads = 128;
-inline constexpr int kTileFloats = 16 << 10;  // matrices of a tile in shared memory, 64 KB: three blocks on a Hopper SM
+/// Threads of a block, and numbers of its matrices in shared memory: few enough for several blocks on a multiprocessor,
+/// of which some copy while others multiply. Measured.
+struct TileShape {
+  int threads, numbers;
+};
+constexpr TileShape tile_shape(int order, bool backward) {
+  return order == 16 || (order == 8 && backward) ? TileShape{64, 8 << 10} : TileShape{128, 16 << 10};
+}
 
 /// Matrices of a [batch, time, head, order, order] tensor, or of a state without time; no base: not there.
 template <class T>
@@ -33,12 +39,9 @@ struct TilePlan {
   int steps_log2;     // of a segment: 2^steps_log2
   int tiles;          // of a chain
   bool packed;        // sixteen bytes at a time
-  bool backward;      // position 0 is the last step
-  unsigned* ticket;   // counts up from kAbsent: what a block does next; null for one tile a chain
   unsigned* carries;  // the state that leaves each tile, every number kAbsent until it is there
+  unsigned* ticket;   // counts up from kAbsent: what a block does next; null for one tile a chain
   FaultRecord* faults;
-
-  __device__ int time_of(int position) const { return backward ? time - 1 - position : position; }
 };
 
 /// d of an LDU matrix. Near 1, where most are, rounded without a bias, which a thousand factors would add up.
@@ -47,11 +50,17 @@ __device__ __forceinline__ float ldu_diagonal(float m, float mean) {
   return fabsf(half) < 0.5f ? 1 + expm1f(half) : expf(half);
 }
 
-/// A block's place in the plan, and its threads' places in the tile.
-template <int kRows, int kOrder>
+/// A block's place in the plan, and its threads' places in the tile. Backward, position 0 is the last step.
+template <int kOrder_, bool kBackward>
 struct TilePlace {
-  static constexpr int kSize = kOrder * kOrder, kLanes = kOrder / kRows, kSegments = kTileThreads / kLanes;
-  static constexpr int kGap = kOrder < 4 ? 0 : 4;  // floats between segments: groups of a warp read other banks
+  static constexpr TileShape kShape = tile_shape(kOrder_, kBackward);
+  static constexpr int kOrder = kOrder_, kThreads = kShape.threads;
+  static constexpr int kRows = 1;  // of a thread: more would share what they load, but leave too few threads
+  static constexpr int kSize = kOrder * kOrder, kLanes = kOrder / kRows, kSegments = kThreads / kLanes;
+  static constexpr int kStride = kSize + 4;  // of maps
+  /// Numbers between segments, so that groups of a warp are in other banks: with a pack each, or with columns too.
+  static constexpr int kGap = kOrder < 4 ? 0 : kBackward ? kLanes : 4;
+  using Rows = MatrixRows<kRows, kOrder>;
 
   const TilePlan& plan;
   int batch, head, chain, tile;
@@ -73,61 +82,63 @@ struct TilePlace {
   __device__ int segment_stride() const { return (kSize << plan.steps_log2) + kGap; }
   __device__ int matrices() const { return kSegments * segment_stride(); }
   /// Where the matrix of a position of the tile lies.
-  __device__ int offset(int position) const {
-    return (position >> plan.steps_log2) * segment_stride() + (position & (steps() - 1)) * kSize;
-  }
+  __device__ int offset(int position) const { return position * kSize + (position >> plan.steps_log2) * kGap; }
   __device__ int segments() const { return (count + steps() - 1) >> plan.steps_log2; }
   /// How many steps a segment has: the last ones of time may have fewer, or none.
   __device__ int steps_of(int which) const { return max(0, min(steps(), count - which * steps())); }
-  __device__ int time_of(int position) const { return plan.time_of(first + position); }
+  __device__ int time_of(int position) const {
+    return kBackward ? plan.time - 1 - (first + position) : first + position;
+  }
+
+  /// Calls body(there, here) for each pack of the tile's matrices: where it lies in a tensor, `later` in time than the
+  /// tile, and in shared memory. A thread has the same pack of every matrix it meets, so that both only move on.
+  template <int kPack, class T, class Body>
+  __device__ void for_packs(const Matrices<T>& of, int later, const Body& body) const {
+    constexpr int kPacks = kSize / kPack, kTogether = kPacks < kThreads ? kThreads / kPacks : 1;
+    const int64_t step = (kBackward ? -kTogether : kTogether) * of.time_step;
+    const int before = kBackward && later < 0 && first + count == plan.time ? 1 : 0;  // nothing lies before time 0
+    for (int pack = static_cast<int>(threadIdx.x) % kPacks; pack < kPacks; pack += kThreads) {
+      const int place = entry_at<kOrder>(pack * kPack / kOrder, pack * kPack % kOrder);
+      int position = static_cast<int>(threadIdx.x) / kPacks;
+      T* there = of.at(batch, head, time_of(position) + later) + pack * kPack;
+#pragma unroll 4
+      for (; position < count - before; position += kTogether, there += step) body(there, offset(position) + place);
+    }
+  }
 
   /// Starts to bring the tile's matrices into shared memory; commit_copies and wait_for_copies do the rest.
   template <class T>
-  __device__ void load(const Matrices<const T>& from, float* shared) const {
-    constexpr int kPack = kRowPack<kOrder>, kPacks = kSize / kPack;
-    if constexpr (kPack == 4) {
+  __device__ void load(const Matrices<const T>& from, float* shared, int later = 0) const {
+    if constexpr (kRowPack<kOrder> == 4) {
       if (plan.packed) {
-#pragma unroll 4
-        for (int i = static_cast<int>(threadIdx.x); i < count * kPacks; i += kTileThreads) {
-          const int position = i / kPacks, pack = i % kPacks * kPack;
-          const T* source = from.at(batch, head, time_of(position)) + pack;
-          float* target = shared + offset(position) + pack;
+        for_packs<4>(from, later, [&](const T* there, int here) {
           if constexpr (sizeof(T) == sizeof(float)) {
-            copy_async(target, source);
+            copy_async(shared + here, there);
           } else {
-            float values[kPack];
-            cuda::load<kPack>(source, values);
-            store(target, values);
+            float values[4];
+            cuda::load<4>(there, values);
+            store(shared + here, values);
           }
-        }
+        });
         return;
       }
     }
-    for (int i = static_cast<int>(threadIdx.x); i < count * kSize; i += kTileThreads) {
-      const int position = i / kSize, entry = i % kSize;
-      shared[offset(position) + entry] = widen(from.at(batch, head, time_of(position))[entry]);
-    }
+    for_packs<1>(from, later, [&](const T* there, int here) { shared[here] = widen(*there); });
   }
 
   template <class T>
   __device__ void save(const float* shared, const Matrices<T>& to) const {
-    constexpr int kPack = kRowPack<kOrder>, kPacks = kSize / kPack;
-    if constexpr (kPack == 4) {
+    if constexpr (kRowPack<kOrder> == 4) {
       if (plan.packed) {
-#pragma unroll 4
-        for (int i = static_cast<int>(threadIdx.x); i < count * kPacks; i += kTileThreads) {
-          const int position = i / kPacks, pack = i % kPacks * kPack;
-          float values[kPack];
-          cuda::load<kPack>(shared + offset(position) + pack, values);
-          store(to.at(batch, head, time_of(position)) + pack, values);
-        }
+        for_packs<4>(to, 0, [&](T* there, int here) {
+          float values[4];
+          cuda::load<4>(shared + here, values);
+          store(there, values);
+        });
         return;
       }
     }
-    for (int i = static_cast<int>(threadIdx.x); i < count * kSize; i += kTileThreads) {
-      const int position = i / kSize, entry = i % kSize;
-      to.at(batch, head, time_of(position))[entry] = narrow<T>(shared[offset(position) + entry]);
-    }
+    for_packs<1>(to, 0, [&](T* there, int here) { *there = narrow<T>(shared[here]); });
   }
 
   /// M of every step of this thread's segment becomes packed LDU: d_i = exp((m_ii - mean) / 2) on its diagonal. Threads
@@ -138,11 +149,11 @@ struct TilePlace {
       const bool exists = i < steps_of(segment);
       float diagonal[kRows], sum = 0;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sum += diagonal[r] = exists ? m[owner.row(r) * (kOrder + 1)] : 0;
+      for (int r = 0; r < kRows; ++r) sum += diagonal[r] = exists ? m[entry_at<kOrder>(owner.row(r), owner.row(r))] : 0;
       sum = sum_of_group(sum);
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
-        if (exists) m[owner.row(r) * (kOrder + 1)] = ldu_diagonal(diagonal[r], sum / kOrder);
+        if (exists) m[entry_at<kOrder>(owner.row(r), owner.row(r))] = ldu_diagonal(diagonal[r], sum / kOrder);
     }
     __syncwarp();
   }
@@ -157,96 +168,117 @@ struct TilePlace {
   // The carry of a chain goes from tile to tile. Blocks take their tiles from a counter in the order of positions, all
   // chains of one position first, so what a block waits for is on the GPU already or done.
 
+  /// A thread's numbers of a carry: some of one row, side by side. Rows pass between the lanes of a warp in registers.
+  struct Carry {
+    static constexpr int kNumbers = kSize > kThreads ? kSize / kThreads : 1, kPack = kNumbers < 4 ? kNumbers : 4;
+    static constexpr int kSharers = kOrder / kNumbers;  // lanes of a row
+    float number[kNumbers];
+
+    /// Where a small carry has fewer numbers than a warp has lanes, some have the same; whole warps have none.
+    __device__ static bool exists() { return (static_cast<int>(threadIdx.x) & -kWarpLanes) * kNumbers < kSize; }
+    __device__ static int first() { return static_cast<int>(threadIdx.x) * kNumbers % kSize; }
+    __device__ static int row() { return first() / kOrder; }
+    __device__ static int column() { return first() % kOrder; }
+
+    /// From a matrix in shared memory, or there.
+    __device__ void read(const float* m) {
+#pragma unroll
+      for (int i = 0; i < kNumbers; i += kPack)
+        cuda::load<kPack>(m + entry_at<kOrder>(row(), column() + i), reinterpret_cast<float(&)[kPack]>(number[i]));
+    }
+    __device__ void write(float* m) const {
+#pragma unroll
+      for (int i = 0; i < kNumbers; i += kPack)
+        store(m + entry_at<kOrder>(row(), column() + i), reinterpret_cast<const float(&)[kPack]>(number[i]));
+    }
+    /// From global memory of any alignment, or there; of nothing it is the identity times `scale`.
+    __device__ void get(const float* from, float scale) {
+#pragma unroll
+      for (int i = 0; i < kNumbers; ++i) number[i] = from ? from[first() + i] : (row() == column() + i ? scale : 0);
+    }
+    __device__ void put(float* to) const {
+#pragma unroll
+      for (int i = 0; i < kNumbers; ++i) to[first() + i] = number[i];
+    }
+  };
+
   __device__ unsigned* carry(int of_tile) const {
-    return plan.carries + (static_cast<int64_t>(of_tile) * plan.chains + chain) * kSize;
+    return plan.carries + (static_cast<int64_t>(of_tile) * plan.chains + chain) * kSize + Carry::first();
   }
 
-  /// By all threads, as the others here: the carry that the tile before has left. A number says itself that it is
-  /// there, so that it crosses memory once, with no flag before or fence behind it.
-  __device__ void receive(float* state) const {
+  /// The carry that the tile before has left. A number says itself that it is there, so that it crosses memory once,
+  /// with no flag before or fence behind it.
+  __device__ Carry receive() const {
     const unsigned* const from = carry(tile - 1);
-    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads) {
-      unsigned bits;
-      do {
+    Carry result;
+    bool there;
+    do {
+      there = true;
+#pragma unroll
+      for (int i = 0; i < Carry::kNumbers; ++i) {
+        unsigned bits;
         asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(from + i) : "memory");
-      } while (bits == kAbsent);
-      state[i] = __uint_as_float(bits);
-    }
-    __syncthreads();
+        there = there && bits != kAbsent;
+        result.number[i] = __uint_as_float(bits);
+      }
+    } while (!there);
+    __syncwarp();
+    return result;
   }
-  __device__ void send(const float* state) const {
+  __device__ void send(const Carry& state) const {
     unsigned* const to = carry(tile);
-    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads) {
-      const unsigned bits = __float_as_uint(state[i]);
+#pragma unroll
+    for (int i = 0; i < Carry::kNumbers; ++i) {
+      const unsigned bits = __float_as_uint(state.number[i]);
       asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to + i), "r"(bits == kAbsent ? bits >> 1 : bits)
                    : "memory");
     }
   }
-  /// A state to global memory of any alignment, or from there; `get` of nothing is the identity times `scale`.
-  __device__ static void put(const float* state, float* to) {
-    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads) to[i] = state[i];
-  }
-  __device__ static void get(const float* from, float scale, float* state) {
-    for (int i = static_cast<int>(threadIdx.x); i < kSize; i += kTileThreads)
-      state[i] = from ? from[i] : (i % (kOrder + 1) == 0 ? scale : 0);
-    __syncthreads();
-  }
 
-  /// Takes a state through the maps of all segments in order, state -> state map + sum, and leaves in place of each map
-  /// the state that enters its segment. Returns where the last state is: `state` or the matrix after it. Here a thread
-  /// has a few entries of the product, so that a step of this chain is short; `walk(rows, segment)` goes step by step
-  /// where a map would make a row leave the range of f32. `fresh`: no state enters, the first map is the next state.
-  template <class Walk>
-  __device__ float* fold(float* maps, const float* sums, int stride, float* state, bool fresh, const Walk& walk) const {
-    constexpr int kEntries = kSize > kTileThreads ? kSize / kTileThreads : 1;
-    const int entry = static_cast<int>(threadIdx.x) * kEntries, row = entry / kOrder, column = entry % kOrder;
-    const bool has_entry = entry < kSize;
-    float* next_state = state + stride;
+  /// Takes a carry through the maps of all segments in order, carry -> carry map + sum, and returns the last one.
+  /// `leave(segment, entering, leaving)` keeps what its lane has of either. Rows are met by warps on their own, so that
+  /// a step of this chain is short. `fresh`: nothing enters, the first map is the next carry. `lost`: a row that was
+  /// finite is not any more, perhaps only because a map is not.
+  template <class Leave>
+  __device__ Carry fold(const float* maps, const float* sums, Carry carry, bool fresh, bool& lost,
+                        const Leave& leave) const {
+    constexpr int kNumbers = Carry::kNumbers, kPack = Carry::kPack;
+    const int column = Carry::column(), sharers = static_cast<int>(threadIdx.x) & (kWarpLanes - Carry::kSharers);
+    bool sound = false;
     for (int s = 0; s < segments(); ++s) {
-      float* const map = maps + s * stride;
-      bool lost = false;
-      if (has_entry) {
-        float next[kEntries], before[kOrder];
+      const float* const map = maps + s * kStride;
+      float before[kOrder];
 #pragma unroll
-        for (int e = 0; e < kEntries; ++e) next[e] = sums ? sums[s * stride + entry + e] : 0;
+      for (int k = 0; k < kOrder; ++k)
+        before[k] = __shfl_sync(0xffffffffu, carry.number[k % kNumbers], sharers + k / kNumbers);
+      if (s == 0) sound = is_finite(before);
+      Carry next = {};
+      if (sums) next.read(sums + s * kStride);
+      if (fresh && s == 0) {
+        next.read(map);
+      } else {
+        float odd[kNumbers] = {};
 #pragma unroll
-        for (int k = 0; k < kOrder; k += kRowPack<kOrder>)
-          cuda::load<kRowPack<kOrder>>(state + row * kOrder + k,
-                                       reinterpret_cast<float(&)[kRowPack<kOrder>]>(before[k]));
-        if (fresh && s == 0) {
+        for (int k = 0; k < kOrder; ++k) {
 #pragma unroll
-          for (int e = 0; e < kEntries; ++e) next[e] = map[entry + e];
-        } else {
-          float odd[kEntries] = {};
+          for (int i = 0; i < kNumbers; i += kPack) {
+            float entries[kPack];
+            cuda::load<kPack>(map + entry_at<kOrder>(k, column + i), entries);
 #pragma unroll
-          for (int k = 0; k < kOrder; k += 2) {
-#pragma unroll
-            for (int e = 0; e < kEntries; ++e) {
-              next[e] = fmaf(before[k], map[k * kOrder + column + e], next[e]);
-              odd[e] = fmaf(before[k + 1], map[(k + 1) * kOrder + column + e], odd[e]);
+            for (int j = 0; j < kPack; ++j) {
+              float& sum = k % 2 == 0 ? next.number[i + j] : odd[i + j];
+              sum = fmaf(before[k], entries[j], sum);
             }
           }
-          float probe = 0;
-#pragma unroll
-          for (int e = 0; e < kEntries; ++e) next[e] += odd[e], probe = fmaf(next[e], 0, probe);
-          lost = probe != 0 && is_finite(before);
         }
 #pragma unroll
-        for (int e = 0; e < kEntries; ++e) next_state[entry + e] = next[e];
+        for (int i = 0; i < kNumbers; ++i) next.number[i] += odd[i];
       }
-      if (__syncthreads_or(lost)) {
-        if (static_cast<int>(threadIdx.x) < kLanes) owner.write(walk(owner.read(state), s), next_state);
-        __syncthreads();
-      }
-      if (has_entry) {
-#pragma unroll
-        for (int e = 0; e < kEntries; ++e) map[entry + e] = state[entry + e];
-      }
-      float* const done = state;
-      state = next_state;
-      next_state = done;
+      leave(s, carry, next);
+      carry = next;
     }
-    return state;
+    lost = sound && !is_finite(carry.number);
+    return carry;
   }
 };
 
@@ -259,12 +291,11 @@ __device__ __forceinline__ unsigned take_tile(const TilePlan& plan) {
   return taken;
 }
 
-/// How far a segment may reach so that `floats_a_step` fit the tile.
-template <int kRows, int kOrder>
+/// How far a segment may reach so that as many tiles fit where one may.
+template <class Place>
 constexpr int most_steps_log2(int copies) {
   int steps_log2 = 0;
-  while ((TilePlace<kRows, kOrder>::kSegments * kOrder * kOrder * copies << (steps_log2 + 1)) <= kTileFloats)
-    ++steps_log2;
+  while ((Place::kSegments * Place::kSize * copies << (steps_log2 + 1)) <= Place::kShape.numbers) ++steps_log2;
   return steps_log2;
 }
 
