@@ -286,11 +286,13 @@ __global__ void __launch_bounds__(2 * kWarpLanes) backward_walk(const __grid_con
 
 // --------------------------------------------------------------------------------------------------------------- host
 
-/// A chain to two thirds of the multiprocessors: memory then takes as long for a step of all as a warp for its own.
+/// A step of a walk takes 245 ns, of one chain or of two on each multiprocessor; tiles take 0.95 ns a matrix
+/// (matrix_scan.cu, both on an H100; twice that in the gradient), so they are faster below 7 chains to 4
+/// multiprocessors.
 bool walking_pays(const Tensor& x, const Launch& launch) {
   const int64_t chains = x.size(0) * x.size(2);
   return x.dtype() == DType::f32 && x.size(4) == kOrder && x.size(1) > 0 && x.size(1) < (1 << 30) &&
-         chains < (int64_t{1} << 31) && 3 * chains >= 2 * launch.device().multiprocessors;
+         chains < (int64_t{1} << 31) && 4 * chains >= 7 * launch.device().multiprocessors;
 }
 
 WalkExtents extents_of(const Tensor& x, const Launch& launch) {
