@@ -274,6 +274,7 @@ struct TilePlace {
 #pragma unroll
         for (int i = 0; i < kNumbers; ++i) next.number[i] += odd[i];
       }
+      if constexpr (kSize < kWarpLanes) __syncwarp();  // several lanes have read what one of them may overwrite
       leave(s, carry, next);
       carry = next;
     }
