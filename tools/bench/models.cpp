@@ -1,5 +1,6 @@
 // Whole training steps and decoding, at the shapes the peers were measured at.
 
+#include <algorithm>
 #include <memory>
 
 #include "monoid/layers/simple_gate_loop.h"
@@ -71,7 +72,8 @@ std::shared_ptr<LanguageModel> model_of(const Setting& setting, const Target& ta
 // the positions that every parameter is multiplied with.
 template <class Model>
 Case step_case(const std::string& name, const std::string& shape, const std::shared_ptr<Model>& model,
-               const TrainStep::Loss& loss, const Tensors& batch, double items, const Target& target) {
+               const std::vector<ParameterGroup>& groups, const TrainStep::Loss& loss, const Tensors& batch,
+               double items, const Target& target) {
   struct Training {
     std::optional<AdamW> optimizer;
     std::optional<TrainStep> step;
@@ -79,11 +81,11 @@ Case step_case(const std::string& name, const std::string& shape, const std::sha
     std::vector<Tensors> batches;
   };
   auto training = std::make_shared<Training>();
-  Tensors all;
-  for (NamedTensor& parameter : parameters(*model)) all.push_back(parameter.value.set_requires_grad());
-  training->optimizer.emplace(std::vector<ParameterGroup>{{.name = "all", .parameters = all, .weight_decay = 0.1}},
-                              AdamWOptions{.beta2 = 0.99});
-  training->step.emplace(target.device, loss, *training->optimizer, TrainStepOptions{.clip = 1});
+  for (NamedTensor& parameter : parameters(*model)) parameter.value.set_requires_grad();
+  training->optimizer.emplace(groups, AdamWOptions{.beta2 = 0.99});
+  const bool limits_groups = std::ranges::any_of(groups, [](const auto& group) { return group.clip_norm > 0; });
+  training->step.emplace(target.device, loss, *training->optimizer,
+                         TrainStepOptions{.clip = limits_groups ? 0.0 : 1.0});
   training->batches = {batch};
   const auto run = [training, ahead = target.device.is_cuda()] {
     std::optional<PendingStep> waited = training->step->run(training->batches, 1e-3);
@@ -100,6 +102,7 @@ Case training_step(const Setting& setting, const Target& target) {
   const auto tokens = [&] { return random_integers({setting.batch, setting.time}, generator, model->vocabulary()); };
   return step_case(
       "train/" + std::string(setting.model), str(setting.label, ", ", setting.batch, " x ", setting.time), model,
+      model->parameter_groups({.weight_decay = 0.1, .clip = 1, .context = setting.time}),
       [model](const Tensors& batch, Generator*) { return model->loss(batch[0], batch[1]); }, {tokens(), tokens()},
       static_cast<double>(setting.batch * setting.time), target);
 }
@@ -110,8 +113,10 @@ Case gru_step(const Target& target) {
   auto gru = std::make_shared<WrappedMinGru>(WrappedMinGruOptions{.input_size = 10, .hidden_size = 100}, generator);
   cast_to(*gru, target.dtype);
   move_to(*gru, target.device);
+  ParameterGroup all{.name = "all", .weight_decay = 0.1};
+  for (const NamedTensor& parameter : parameters(*gru)) all.parameters.push_back(parameter.value);
   return step_case(
-      "train/WrappedMinGru", "10 -> 100, 128 x 1000", gru,
+      "train/WrappedMinGru", "10 -> 100, 128 x 1000", gru, {all},
       [gru](const Tensors& batch, Generator*) { return mean(square(gru->forward(batch[0]).output)); },
       {random_normal({128, 1000, 10}, generator).to(target.dtype)}, 128 * 1000, target);
 }
