@@ -43,7 +43,7 @@ if [[ -z ${MONOID_SKIP_SANITIZERS:-} ]]; then
     sanitizer=(compute-sanitizer --tool "$tool" --error-exitcode 1)
     check "$tool-registry-f32" "${sanitizer[@]}" "$tests/ops_tests" "every op on CUDA in f32*" &
     check "$tool-registry-bf16" "${sanitizer[@]}" "$tests/ops_tests" "every op on CUDA in bf16*" &
-    check "$tool-scans" "${sanitizer[@]}" "$tests/kernels_tests" "[scan][quick]" &
+    check "$tool-scans" "${sanitizer[@]}" "$tests/kernels_tests" "[scan][quick],[matrix_scan][quick]" &
   done
   wait
 fi
