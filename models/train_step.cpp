@@ -85,6 +85,11 @@ struct TrainStep::Recording {
   }
 };
 
+double common_clip(const AdamW& optimizer, double clip) {
+  const auto limited = [](const ParameterGroup& group) { return group.clip_norm > 0; };
+  return std::ranges::any_of(optimizer.groups(), limited) ? 0 : clip;
+}
+
 StepResult PendingStep::wait() const {
   check(landing_, "train step: waited for a step that was never queued");
   if (landing_->done) landing_->done->synchronize();

@@ -42,6 +42,10 @@ struct TrainStepOptions {
   bool graph = true;  // on a GPU, capture the step once and replay it
 };
 
+/// The `clip` of a step that is to limit gradients to a norm: one limit for all together, or 0 where the optimizer's
+/// groups have their own.
+double common_clip(const AdamW& optimizer, double clip);
+
 /// One training step, from batches to updated parameters: forward and backward of every batch, the mean of their
 /// gradients clipped, and the optimizer's update. On a GPU the second step of each shape of batch is captured as one
 /// graph and replayed from then on; the learning rate, the update counts and the place in the stream of random numbers

@@ -1,6 +1,5 @@
 // Whole training steps and decoding, at the shapes the peers were measured at.
 
-#include <algorithm>
 #include <memory>
 
 #include "monoid/layers/simple_gate_loop.h"
@@ -83,9 +82,8 @@ Case step_case(const std::string& name, const std::string& shape, const std::sha
   auto training = std::make_shared<Training>();
   for (NamedTensor& parameter : parameters(*model)) parameter.value.set_requires_grad();
   training->optimizer.emplace(groups, AdamWOptions{.beta2 = 0.99});
-  const bool limits_groups = std::ranges::any_of(groups, [](const auto& group) { return group.clip_norm > 0; });
   training->step.emplace(target.device, loss, *training->optimizer,
-                         TrainStepOptions{.clip = limits_groups ? 0.0 : 1.0});
+                         TrainStepOptions{.clip = common_clip(*training->optimizer, 1)});
   training->batches = {batch};
   const auto run = [training, ahead = target.device.is_cuda()] {
     std::optional<PendingStep> waited = training->step->run(training->batches, 1e-3);

@@ -2,7 +2,6 @@
 
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <cmath>
 #include <iomanip>
 
@@ -35,12 +34,6 @@ AdamW make_optimizer(LanguageModel& model, const TrainOptions& options) {
   return AdamW(
       model.parameter_groups({.weight_decay = options.weight_decay, .clip = options.clip, .context = options.context}),
       adam);
-}
-
-// One limit for all gradients together, unless the model's groups have their own.
-double common_clip(const AdamW& optimizer, double clip) {
-  const auto& groups = optimizer.groups();
-  return std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.clip_norm > 0; }) ? 0 : clip;
 }
 
 std::string mebibytes(double bytes) { return format_count(bytes / (1 << 20)) + " MiB"; }
