@@ -34,7 +34,8 @@ Options parse(int argc, char** argv) {
   app.add_option("--filter", options.filter, "Only cases whose name matches this regular expression");
   app.add_option("--json", options.json, "Also write the results to this file");
   app.add_option("--threads", options.threads, "CPU threads (default: all)")->check(CLI::PositiveNumber);
-  app.add_option("--repetitions", options.repetitions, "Repetitions the median is taken over")
+  app.add_option("--repetitions", options.repetitions,
+                 "Repetitions the median is taken over; the first is slower, with memory that is new")
       ->check(CLI::PositiveNumber);
   app.add_option("--seconds", options.seconds, "Least time of one repetition")->check(CLI::PositiveNumber);
   app.add_option("--device", options.device, "cpu, cuda or cuda:N");

@@ -37,7 +37,8 @@ void print_header() {
 
 void Reporter::ReportRuns(const std::vector<Run>& runs) {
   for (const Run& run : runs) {
-    if (run.run_type != Run::RT_Aggregate || run.aggregate_name != "median") continue;
+    const bool is_median = run.run_type == Run::RT_Aggregate && run.aggregate_name == "median";
+    if (!is_median && run.repetitions > 1) continue;  // a single run has no aggregates
     const Case& item = cases_.at(static_cast<size_t>(run.family_index));
     Result result{item.name, item.shape, run.GetAdjustedRealTime() * 1e-9, item.bytes, item.flops, item.items,
                   0,         item.error};
